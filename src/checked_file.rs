@@ -1,0 +1,279 @@
+//! Files that are trusted only if nobody else could have written them.
+//!
+//! The rules are those of `OpenSSH`'s `safe_path` with the cases of containers added: the file is regular, owned by root or
+//! by us, and not writable by others, and so is every folder above it, as the path was written and as it resolves.
+//! Ownership is read from the opened descriptor, never from the name; with every folder above safe, no one else can have
+//! swapped the file between the two looks.
+//!
+//! - Group-writable is refused where we run as root, unless the group is 0.
+//! - On a read-only mount nothing counts as writable (Kubernetes mounts `ConfigMaps` as 0777 folders, read-only).
+//! - A sticky folder owned by root, such as `/tmp`, is safe as a parent of a safe folder, not of the file itself.
+//! - An identity gives no rights to others; group-read is accepted where root owns it. A `credential:` file is checked for
+//!   others only, since systemd grants access to it by ACL, which shows in the group bits.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+
+use crate::name::show;
+
+/// What the file is for, which decides how strict the check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A private key in `$CREDENTIALS_DIRECTORY`.
+    Credential,
+    /// A private key.
+    Identity,
+    /// Policy, host file, recipients: public, but they decide.
+    Public,
+}
+
+/// Why a file was not used. Holds no content.
+#[derive(Debug)]
+pub struct FileError {
+    /// The file as it was asked for.
+    pub path: PathBuf,
+    /// Why.
+    pub kind: FileErrorKind,
+}
+
+/// Why a file was not used.
+#[derive(Debug)]
+pub enum FileErrorKind {
+    /// The system call failed.
+    Io(io::Error),
+    /// Not a regular file: a folder, a FIFO, a device.
+    NotRegular,
+    /// Owned by neither root nor us.
+    Owner {
+        /// The file, or the folder above it, that is.
+        at: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Others could write it.
+    Writable {
+        /// The file, or the folder above it, that is.
+        at: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Others could read it.
+    Readable {
+        /// Its mode.
+        mode: u32,
+    },
+    /// Over its limit.
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Not UTF-8.
+    NotText,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = show(&self.path);
+        match &self.kind {
+            FileErrorKind::Io(error) => write!(f, "`{path}`: {}", plain_io(error)),
+            FileErrorKind::NotRegular => write!(f, "`{path}` is not a regular file"),
+            FileErrorKind::Owner { at, uid } => {
+                write!(f, "`{path}` is unsafe: `{}` belongs to uid {uid}, neither root nor you", show(at))
+            }
+            FileErrorKind::Writable { at, mode } => {
+                write!(f, "`{path}` is unsafe: `{}` can be written by others (mode {mode:04o})", show(at))
+            }
+            FileErrorKind::Readable { mode } => {
+                write!(f, "`{path}` is unsafe: others have rights to it (mode {mode:04o})")
+            }
+            FileErrorKind::TooLarge { limit } => write!(f, "`{path}` is larger than {limit} bytes"),
+            FileErrorKind::NotText => write!(f, "`{path}` is not UTF-8 text"),
+        }
+    }
+}
+
+impl FileError {
+    /// A command that mends it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match &self.kind {
+            FileErrorKind::Owner { at, .. } => {
+                Some(format!("chown 0 {}   # or the user that runs vouchsafe", show(at)))
+            }
+            FileErrorKind::Writable { at, .. } => Some(format!("chmod go-w {}", show(at))),
+            FileErrorKind::Readable { .. } => Some(format!("chmod 0600 {}", show(&self.path))),
+            FileErrorKind::Io(_)
+            | FileErrorKind::NotRegular
+            | FileErrorKind::TooLarge { .. }
+            | FileErrorKind::NotText => None,
+        }
+    }
+
+    /// Whether the file simply is not there.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(&self.kind, FileErrorKind::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// An I/O error as a sentence, without Rust's ` (os error 2)`.
+#[must_use]
+pub fn plain_io(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// Opens `path` for reading and checks what was opened.
+///
+/// # Errors
+/// The file cannot be opened, or someone else could have written it, or (for an identity) read it.
+pub fn open(path: &Path, purpose: Use) -> Result<File, FileError> {
+    let fail = |kind| FileError { path: path.to_owned(), kind };
+    // NONBLOCK: opening a FIFO must not wait for a writer. A regular file does not care.
+    let fd =
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())
+            .map_err(|errno| fail(FileErrorKind::Io(errno.into())))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| fail(FileErrorKind::Io(errno.into())))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(fail(FileErrorKind::NotRegular));
+    }
+    let us = rustix::process::geteuid().as_raw();
+    check_owner(&stat, us, path).map_err(fail)?;
+    if writable(&stat, us, purpose) && !read_only(&fd) {
+        return Err(fail(FileErrorKind::Writable { at: path.to_owned(), mode: stat.st_mode & 0o7777 }));
+    }
+    if gives_away(&stat, purpose) {
+        return Err(fail(FileErrorKind::Readable { mode: stat.st_mode & 0o7777 }));
+    }
+    check_folders_above(path)?;
+    Ok(File::from(fd))
+}
+
+/// [`open`], then reads at most `limit` bytes into a buffer that does not grow (a growing one leaves copies behind).
+///
+/// # Errors
+/// Those of [`open`]; reading fails; the file is over `limit`.
+pub fn read(path: &Path, purpose: Use, limit: u64) -> Result<Vec<u8>, FileError> {
+    read_opened(&open(path, purpose)?, path, limit)
+}
+
+/// Reads at most `limit` bytes of an opened file.
+///
+/// # Errors
+/// Reading fails; the file is over `limit`.
+pub fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let fail = |kind| FileError { path: path.to_owned(), kind };
+    let size = file.metadata().map_err(|error| fail(FileErrorKind::Io(error)))?.len();
+    if size > limit {
+        return Err(fail(FileErrorKind::TooLarge { limit }));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| fail(FileErrorKind::Io(error)))?;
+    if bytes.len() as u64 > limit {
+        return Err(fail(FileErrorKind::TooLarge { limit }));
+    }
+    Ok(bytes)
+}
+
+/// [`read`] as UTF-8 text.
+///
+/// # Errors
+/// Those of [`read`]; the text is not UTF-8.
+pub fn read_text(path: &Path, purpose: Use, limit: u64) -> Result<String, FileError> {
+    let bytes = read(path, purpose, limit)?;
+    String::from_utf8(bytes).map_err(|_| FileError { path: path.to_owned(), kind: FileErrorKind::NotText })
+}
+
+/// Checks every folder above `path`, as it was written and as it resolves.
+///
+/// # Errors
+/// A folder that someone else could write, or that cannot be looked at.
+pub fn check_folders_above(path: &Path) -> Result<(), FileError> {
+    let fail = |kind| FileError { path: path.to_owned(), kind };
+    let written = std::path::absolute(path).map_err(|error| fail(FileErrorKind::Io(error)))?;
+    check_ancestors(&written).map_err(fail)?;
+    let resolved = std::fs::canonicalize(path).map_err(|error| fail(FileErrorKind::Io(error)))?;
+    if resolved != written {
+        check_ancestors(&resolved).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Checks `folder` and everything above it, for a file that is going to be made in it. A sticky folder of root's is
+/// accepted as it is: what lies there is checked by its owner, and only its owner can move it.
+///
+/// # Errors
+/// A folder that someone else could write, or that cannot be looked at.
+pub fn check_folder(folder: &Path) -> Result<(), FileError> {
+    let fail = |kind| FileError { path: folder.to_owned(), kind };
+    let resolved = std::fs::canonicalize(folder).map_err(|error| fail(FileErrorKind::Io(error)))?;
+    let us = rustix::process::geteuid().as_raw();
+    for at in resolved.ancestors() {
+        check_one_folder(at, us, true).map_err(fail)?;
+    }
+    Ok(())
+}
+
+fn check_ancestors(path: &Path) -> Result<(), FileErrorKind> {
+    let us = rustix::process::geteuid().as_raw();
+    // `..` is taken apart by the kernel, not by us: its folder is looked at by name, so that the check follows the walk.
+    let mut above = PathBuf::new();
+    let components: Vec<_> = path.components().collect();
+    let Some((_, folders)) = components.split_last() else { return Ok(()) };
+    for (index, component) in folders.iter().enumerate() {
+        above.push(component);
+        if matches!(component, Component::ParentDir | Component::CurDir) {
+            continue;
+        }
+        let is_direct_parent = index + 1 == folders.len();
+        check_one_folder(&above, us, !is_direct_parent)?;
+    }
+    Ok(())
+}
+
+fn check_one_folder(at: &Path, us: u32, sticky_is_safe: bool) -> Result<(), FileErrorKind> {
+    let stat = rustix::fs::stat(at).map_err(|errno| FileErrorKind::Io(errno.into()))?;
+    check_owner(&stat, us, at)?;
+    let sticky = stat.st_mode & 0o1000 != 0 && stat.st_uid == 0;
+    if writable(&stat, us, Use::Public) && !(sticky && sticky_is_safe) && !read_only_at(at) {
+        return Err(FileErrorKind::Writable { at: at.to_owned(), mode: stat.st_mode & 0o7777 });
+    }
+    Ok(())
+}
+
+fn check_owner(stat: &Stat, us: u32, at: &Path) -> Result<(), FileErrorKind> {
+    if stat.st_uid == 0 || stat.st_uid == us {
+        Ok(())
+    } else {
+        Err(FileErrorKind::Owner { at: at.to_owned(), uid: stat.st_uid })
+    }
+}
+
+fn writable(stat: &Stat, us: u32, purpose: Use) -> bool {
+    let by_others = stat.st_mode & 0o002 != 0;
+    let by_group = stat.st_mode & 0o020 != 0 && stat.st_gid != 0 && us == 0;
+    by_others || (by_group && purpose != Use::Credential)
+}
+
+fn gives_away(stat: &Stat, purpose: Use) -> bool {
+    match purpose {
+        Use::Credential => stat.st_mode & 0o007 != 0,
+        Use::Identity => stat.st_mode & 0o007 != 0 || (stat.st_mode & 0o070 != 0 && stat.st_uid != 0),
+        Use::Public => false,
+    }
+}
+
+fn read_only(fd: impl AsFd) -> bool {
+    rustix::fs::fstatvfs(fd).is_ok_and(|vfs| vfs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+fn read_only_at(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|vfs| vfs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}

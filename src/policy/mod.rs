@@ -1,0 +1,13 @@
+//! The policy: what one service gets in one environment. It does not know how a store works.
+//!
+//! - [`file`]: TOML text to types, with errors that cite the line;
+//! - [`locate`]: where a policy is found;
+//! - [`model`]: the types;
+//! - [`pattern`], [`template`]: the two small languages inside;
+//! - [`reserved`]: names that a secret may not be bound to;
+//! - [`eval`]: the decision, pure.
+
+pub mod eval;
+pub mod model;
+pub mod pattern;
+pub mod template;

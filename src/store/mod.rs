@@ -1,0 +1,135 @@
+//! Stores: where values live. A store answers "fetch this"; it does not know who may ask.
+//!
+//! - [`document`]: the plaintext of a sealed file: items, versions, stages;
+//! - [`sealed`]: the age file around it: opening in two passes, writing without loss;
+//! - [`age`]: the `age` store on top of both.
+//!
+//! [`Store::fetch`] is all that the exec path needs. It blocks; a store that waits on a network keeps its runtime to itself.
+
+pub mod age;
+pub mod document;
+pub mod sealed;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Instant, SystemTime};
+
+use crate::error::{Cause, Class};
+use crate::name::{ItemName, StoreName};
+use crate::policy::model::Stage;
+use crate::secret::Secret;
+
+/// Reads values. One call names all that is wanted of this store, so that a store can batch.
+pub trait Store {
+    /// Answers every entry of `wanted`, in order. An item that does not exist is [`Answer::Absent`], which is no error
+    /// here: whether absence matters is for the policy to say. Everything else that goes wrong is an error of the whole.
+    ///
+    /// # Errors
+    /// The first failure that keeps the store from a full answer before `deadline`.
+    fn fetch(&mut self, wanted: &[Wanted], deadline: Instant) -> Result<Vec<Answer>, StoreError>;
+}
+
+/// What is wanted of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Every item under a path (whole segments; empty for the whole store).
+    Bundle {
+        /// The path: empty, or ending in `/`.
+        path: String,
+        /// Also deeper levels.
+        recursive: bool,
+        /// Values stored without encryption are accepted.
+        plain: bool,
+    },
+    /// A ciphertext that the policy itself holds.
+    Ciphertext {
+        /// The blob.
+        ciphertext: Vec<u8>,
+        /// Its encryption context, exactly.
+        context: BTreeMap<String, String>,
+    },
+    /// One item.
+    Item {
+        /// Its full name.
+        item: ItemName,
+        /// A fixed version.
+        version: Option<u64>,
+        /// A stage.
+        stage: Option<Stage>,
+        /// A value stored without encryption is accepted.
+        plain: bool,
+    },
+}
+
+/// What a store answers to one [`Wanted`]. No `Debug`: it holds plaintext.
+pub enum Answer {
+    /// No such item, version or stage.
+    Absent,
+    /// The items of a bundle, sorted by name.
+    Bundle(Vec<(ItemName, Fetched)>),
+    /// The value.
+    Found(Fetched),
+}
+
+/// A value and what the audit record says of it.
+pub struct Fetched {
+    /// The plaintext.
+    pub value: Secret,
+    /// Its version, where the store counts them.
+    pub version: Option<u64>,
+    /// Its stage, where the store keeps them.
+    pub stage: Option<Stage>,
+    /// When this version was written, where the store knows.
+    pub written: Option<SystemTime>,
+}
+
+/// Why a store could not answer. Holds names and paths, never content.
+#[derive(Debug)]
+pub struct StoreError {
+    /// The store, as the policy calls it.
+    pub store: StoreName,
+    /// What happened.
+    pub kind: StoreErrorKind,
+}
+
+/// What happened to a store.
+#[derive(Debug)]
+pub enum StoreErrorKind {
+    /// A problem of the age store or of a sealed file.
+    Sealed(sealed::SealedError),
+    /// This build cannot read such a store.
+    Unsupported(&'static str),
+    /// The store cannot do what was asked.
+    NotOffered {
+        /// What was asked, as in "this store does not keep ...".
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store `{}`: ", self.store)?;
+        match &self.kind {
+            StoreErrorKind::Sealed(error) => error.fmt(f),
+            StoreErrorKind::Unsupported(kind) => write!(f, "stores of type `{kind}` are not supported in this build"),
+            StoreErrorKind::NotOffered { what } => write!(f, "it does not keep {what}"),
+        }
+    }
+}
+
+impl Cause for StoreError {
+    fn class(&self) -> Class {
+        match &self.kind {
+            StoreErrorKind::Sealed(error) => error.class(),
+            StoreErrorKind::Unsupported(_) => Class::Unsupported,
+            StoreErrorKind::NotOffered { .. } => Class::Store,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match &self.kind {
+            StoreErrorKind::Sealed(error) => error.hint(),
+            StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => None,
+        }
+    }
+}
