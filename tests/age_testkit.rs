@@ -301,8 +301,10 @@ fn block(bits: &mut Bits<'_>, literals: &Code, distances: &Code, out: &mut Vec<u
                         ((2 + code % 2) << extra) + 1 + bits.take(extra)
                     }
                 };
-                for _ in 0..length {
-                    out.push(out[out.len() - distance]);
+                // A copy may run into what it has just written.
+                for done in (0..length).step_by(distance) {
+                    let start = out.len() - distance;
+                    out.extend_from_within(start..start + distance.min(length - done));
                 }
             }
         }
@@ -311,9 +313,13 @@ fn block(bits: &mut Bits<'_>, literals: &Code, distances: &Code, out: &mut Vec<u
 
 fn adler32(bytes: &[u8]) -> u32 {
     let (mut a, mut b) = (1_u32, 0_u32);
-    for byte in bytes {
-        a = (a + u32::from(*byte)) % 65521;
-        b = (b + a) % 65521;
+    // 5552 bytes are the most after which `b` still fits (RFC 1950, as zlib does it).
+    for piece in bytes.chunks(5552) {
+        for byte in piece {
+            a += u32::from(*byte);
+            b += a;
+        }
+        (a, b) = (a % 65521, b % 65521);
     }
     b << 16 | a
 }

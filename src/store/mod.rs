@@ -14,6 +14,8 @@ pub mod document;
 pub mod header;
 pub mod identity;
 pub mod plain;
+#[cfg(test)]
+mod scratch;
 pub mod sealed;
 mod sealed_error;
 pub mod write;
