@@ -8,7 +8,7 @@ use super::document::Document;
 use super::identity::{self, Environment, Identities};
 use super::plain::{self, Flat};
 use super::sealed::{self, MAX_FILE, Opening, SealedErrorKind as Kind};
-use super::write::{self, Failure, Keys};
+use super::write::{self, Failure, Keys, Seal};
 use super::{Answer, Fetched, Store, StoreError, StoreErrorKind, Wanted};
 use crate::checked_file::{self, Use};
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName};
@@ -182,10 +182,7 @@ impl Keys for FileKeys {
         open(bytes, &self.identities)
     }
 
-    fn with_recipients(
-        &self,
-        seal: &mut dyn FnMut(&[&dyn ::age::Recipient]) -> Result<Vec<u8>, Kind>,
-    ) -> Result<Vec<u8>, Kind> {
+    fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind> {
         let all: Vec<&dyn ::age::Recipient> =
             self.recipients.iter().map(|one| &**one as &dyn ::age::Recipient).collect();
         seal(&all)

@@ -1,6 +1,6 @@
 //! The plaintext of a sealed file: its binding to an environment and service, and every item with its stages.
 //!
-//! Here are the types and what may be done to them; [`json`] reads and writes them; encryption is [`super::sealed`]'s.
+//! Here are the types and what may be done to them; `json.rs` reads and writes them; encryption is [`super::sealed`]'s.
 //! What must stay true: an item has a current or a pending version, at most one of each stage, and no two versions of it
 //! have the same number. The normative text is `docs/spec/sealed-file.md`.
 

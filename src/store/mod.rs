@@ -4,7 +4,7 @@
 //! - [`plain`]: plaintexts made by hand: dotenv, flat JSON, flat TOML;
 //! - [`identity`]: age identities and recipients, and where they are read from;
 //! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
-//! - [`write`]: putting a sealed file in place of another without loss;
+//! - [`mod@write`]: putting a sealed file in place of another without loss;
 //! - [`age`]: the `age` store on top of all these.
 //!
 //! [`Store::fetch`] is all that the exec path needs. It blocks; a store that waits on a network keeps its runtime to itself.

@@ -3,7 +3,7 @@
 //! Pass one tries the local identities; one that fails does not end the search, and stanzas of AWS KMS are noted on the way.
 //! Only if none fits does the KMS store ask for the file key of a noted stanza, and pass two opens the file with it. No
 //! method of the age crate's traits waits for anything. Nothing is handed out before the last chunk of the payload has
-//! been verified (C2SP age.md, "Payload"). Limits are [`super::header`]'s; writing to disk is [`super::write`]'s.
+//! been verified (C2SP age.md, "Payload"). Limits are [`super::header`]'s; writing to disk is [`mod@super::write`]'s.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

@@ -17,8 +17,8 @@ use crate::name::show;
 pub struct SealedError {
     /// The file, as the policy names it.
     pub path: PathBuf,
-    /// What is wrong.
-    pub kind: SealedErrorKind,
+    /// What is wrong. Boxed, so that results stay small.
+    pub kind: Box<SealedErrorKind>,
 }
 
 /// What is wrong with a sealed file.
@@ -92,7 +92,7 @@ impl SealedErrorKind {
     /// With the file it is about.
     #[must_use]
     pub fn at(self, path: impl Into<PathBuf>) -> SealedError {
-        SealedError { path: path.into(), kind: self }
+        SealedError { path: path.into(), kind: Box::new(self) }
     }
 
     /// A failed system call.
@@ -123,7 +123,7 @@ impl SealedError {
     /// Whether the file simply is not there.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        matches!(&self.kind, SealedErrorKind::File(error) if error.is_absent())
+        matches!(&*self.kind, SealedErrorKind::File(error) if error.is_absent())
     }
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for SealedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use SealedErrorKind as Kind;
         let path = show(&self.path);
-        match &self.kind {
+        match &*self.kind {
             Kind::Armor(why) => write!(f, "the armor of `{path}` is damaged: {why}"),
             Kind::Change(error) => write!(f, "`{path}`: {error}"),
             Kind::Encrypt(why) => write!(f, "`{path}` cannot be encrypted: {why}"),
@@ -173,7 +173,7 @@ impl fmt::Display for SealedError {
 impl Cause for SealedError {
     fn class(&self) -> Class {
         use SealedErrorKind as Kind;
-        match &self.kind {
+        match &*self.kind {
             Kind::Identity(_) | Kind::NoIdentityFits { .. } | Kind::NoReadBack => Class::Identity,
             Kind::Recipient(_) | Kind::Unbound => Class::Policy,
             Kind::Change(error) => error.class(),
@@ -184,7 +184,7 @@ impl Cause for SealedError {
     fn hint(&self) -> Option<String> {
         use SealedErrorKind as Kind;
         let path = show(&self.path);
-        match &self.kind {
+        match &*self.kind {
             Kind::Armor(_) | Kind::Header(_) | Kind::HeaderMac | Kind::Payload => {
                 Some(format!("git log -- {path}   # an older version may be whole"))
             }

@@ -44,11 +44,11 @@ pub trait Keys {
     ///
     /// # Errors
     /// A recipient is malformed or does not answer; those of `seal`.
-    fn with_recipients(
-        &self,
-        seal: &mut dyn FnMut(&[&dyn Recipient]) -> Result<Vec<u8>, Kind>,
-    ) -> Result<Vec<u8>, Kind>;
+    fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind>;
 }
+
+/// Encrypts to the recipients it is given.
+pub type Seal<'a> = &'a mut dyn FnMut(&[&dyn Recipient]) -> Result<Vec<u8>, Kind>;
 
 /// Why nothing was written: for a reason of the file, or because the change itself was refused.
 #[derive(Debug)]
@@ -128,7 +128,8 @@ struct Place {
 
 impl Place {
     fn lock(path: &Path) -> Result<Self, Kind> {
-        let name = path.file_name().ok_or(Kind::Io { doing: "write it", error: Errno::ISDIR.into() })?.to_owned();
+        let name =
+            path.file_name().ok_or_else(|| Kind::Io { doing: "write it", error: Errno::ISDIR.into() })?.to_owned();
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),

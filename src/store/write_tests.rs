@@ -26,10 +26,7 @@ impl Keys for One {
         }
     }
 
-    fn with_recipients(
-        &self,
-        seal: &mut dyn FnMut(&[&dyn Recipient]) -> Result<Vec<u8>, Kind>,
-    ) -> Result<Vec<u8>, Kind> {
+    fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind> {
         seal(&[&self.1])
     }
 }
@@ -102,7 +99,7 @@ fn what_could_not_be_opened_afterwards_is_not_written() {
     let folder = Scratch::new();
     let (path, keys) = created(&folder);
     let before = read(&path);
-    let foreign = One(keys.0.clone(), x25519::Identity::generate().to_public());
+    let foreign = One(keys.0, x25519::Identity::generate().to_public());
     assert!(matches!(set(&path, &foreign, "a", "1"), Err(Failure::File(Kind::NoReadBack))));
     assert!(matches!(set(&path, &One::new(), "a", "1"), Err(Failure::File(Kind::NoIdentityFits { .. }))));
     let other = folder.path("other.age");

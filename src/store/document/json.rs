@@ -164,9 +164,8 @@ from_text!(Base64(Secret), |text| {
 
 impl RawVersion {
     fn check(self) -> Result<Version, &'static str> {
-        let value = match (self.value, self.base64) {
-            (Some(Text(value)), None) | (None, Some(Base64(value))) => value,
-            _ => return Err(ONE_VALUE),
+        let ((Some(Text(value)), None) | (None, Some(Base64(value)))) = (self.value, self.base64) else {
+            return Err(ONE_VALUE);
         };
         Ok(Version { number: self.number, time: self.time.0, author: self.author.0, value })
     }
