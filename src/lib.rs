@@ -4,12 +4,15 @@
 //! The modules, in the order in which data flows through them:
 //! - [`policy`]: TOML to types, types and a request to a verdict;
 //! - [`store`]: where values live;
+//! - [`generate`]: new values, from the kernel's randomness.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("vouchsafe is built for Linux: it leans on execve, /proc, flock and prctl as Linux has them");
 
 pub mod checked_file;
 pub mod error;
+pub mod generate;
 pub mod name;
 pub mod policy;
 pub mod secret;
+pub mod store;

@@ -1,14 +1,24 @@
 //! Stores: where values live. A store answers "fetch this"; it does not know who may ask.
 //!
 //! - [`document`]: the plaintext of a sealed file: items, versions, stages;
-//! - [`sealed`]: the age file around it: opening in two passes, writing without loss;
-//! - [`age`]: the `age` store on top of both.
+//! - [`plain`]: plaintexts made by hand: dotenv, flat JSON, flat TOML;
+//! - [`identity`]: age identities and recipients, and where they are read from;
+//! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
+//! - [`mod@write`]: putting a sealed file in place of another without loss;
+//! - [`age`]: the `age` store on top of all these.
 //!
 //! [`Store::fetch`] is all that the exec path needs. It blocks; a store that waits on a network keeps its runtime to itself.
 
 pub mod age;
 pub mod document;
+pub mod header;
+pub mod identity;
+pub mod plain;
+#[cfg(test)]
+mod scratch;
 pub mod sealed;
+mod sealed_error;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,0 +1,216 @@
+//! The `age` store: a sealed file, or a stock age file made by hand, on the local disk.
+//!
+//! One fetch reads and decrypts the file once, whatever is wanted of it. Nothing is kept between calls.
+
+use std::time::Instant;
+
+use super::document::Document;
+use super::identity::{self, Environment, Identities};
+use super::plain::{self, Flat};
+use super::sealed::{self, MAX_FILE, Opening, SealedErrorKind as Kind};
+use super::write::{self, Failure, Keys, Seal};
+use super::{Answer, Fetched, Store, StoreError, StoreErrorKind, Wanted};
+use crate::checked_file::{self, Use};
+use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName};
+use crate::policy::model::{AgeStore, DocumentFormat, Stage};
+use crate::secret::Secret;
+
+/// The environment in which a file that is bound to none is read without being asked for.
+const DEVELOPMENT: &str = "dev";
+
+/// An `age` store of a policy, for one environment and service.
+pub struct AgeFile<'a> {
+    name: &'a StoreName,
+    store: &'a AgeStore,
+    environment: &'a EnvironmentName,
+    service: Option<&'a ServiceName>,
+    env: Environment<'a>,
+}
+
+/// A decrypted file.
+enum Content {
+    Document(Document),
+    Flat(Flat),
+}
+
+impl<'a> AgeFile<'a> {
+    /// Touches nothing yet. `env` looks up variables of the environment that the process was started with.
+    #[must_use]
+    pub fn new(
+        name: &'a StoreName,
+        store: &'a AgeStore,
+        environment: &'a EnvironmentName,
+        service: Option<&'a ServiceName>,
+        env: Environment<'a>,
+    ) -> Self {
+        Self { name, store, environment, service, env }
+    }
+
+    /// The whole document, for `check`, `history` and `list`.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or belongs elsewhere, or was made by hand ([`StoreErrorKind::NotOffered`]).
+    pub fn document(&self) -> Result<Document, StoreError> {
+        match self.load().map_err(|kind| self.sealed(kind))? {
+            Content::Document(document) => Ok(document),
+            Content::Flat(_) => Err(self.not_offered("versions: it was made by hand")),
+        }
+    }
+
+    /// Changes the document under a lock and puts it in place; see [`write::update`]. Another environment's document is
+    /// never written.
+    ///
+    /// # Errors
+    /// Those of [`write::update`], and of `change`.
+    pub fn update<T, E: From<StoreError>>(&self, change: impl FnOnce(&mut Document) -> Result<T, E>) -> Result<T, E> {
+        let fail = |kind| E::from(self.sealed(kind));
+        if self.store.format != DocumentFormat::Sealed {
+            return Err(fail(Kind::HandMade));
+        }
+        let keys = self.keys().map_err(fail)?;
+        let guarded = |document: &mut Document| {
+            document.matches(self.environment, self.service).map_err(|mismatch| fail(Kind::Mismatch(mismatch)))?;
+            change(document)
+        };
+        write::update(&self.store.path, &keys, guarded).map_err(|failure| match failure {
+            Failure::Change(error) => error,
+            Failure::File(kind) => fail(kind),
+        })
+    }
+
+    /// Writes a first, empty document. It is bound to the environment, and to `service` if that is given.
+    ///
+    /// # Errors
+    /// The file exists; none of the identities could open it; a system call fails.
+    pub fn create(&self, service: Option<&ServiceName>) -> Result<(), StoreError> {
+        let fail = |kind| self.sealed(kind);
+        if self.store.format != DocumentFormat::Sealed {
+            return Err(fail(Kind::HandMade));
+        }
+        let document = Document::new(self.environment.clone(), service.cloned());
+        write::create(&self.store.path, document, &self.keys().map_err(fail)?).map_err(fail)
+    }
+
+    fn load(&self) -> Result<Content, Kind> {
+        let made_by_hand = self.store.format != DocumentFormat::Sealed;
+        if made_by_hand && !self.store.unbound && self.environment.as_str() != DEVELOPMENT {
+            return Err(Kind::Unbound);
+        }
+        let bytes = checked_file::read(&self.store.path, Use::Public, MAX_FILE)?;
+        let identities = Identities::load(&self.store.identities, self.env).map_err(Kind::Identity)?;
+        let plaintext = open(&bytes, &identities)?;
+        Ok(match self.store.format {
+            DocumentFormat::Sealed => {
+                let document = Document::parse(plaintext.expose())?;
+                document.matches(self.environment, self.service).map_err(Kind::Mismatch)?;
+                Content::Document(document)
+            }
+            DocumentFormat::Dotenv => Content::Flat(plain::dotenv(plaintext.expose())?),
+            DocumentFormat::Json => Content::Flat(plain::json(plaintext.expose())?),
+            DocumentFormat::Toml => Content::Flat(plain::toml(plaintext.expose())?),
+        })
+    }
+
+    fn keys(&self) -> Result<FileKeys, Kind> {
+        Ok(FileKeys {
+            identities: Identities::load(&self.store.identities, self.env).map_err(Kind::Identity)?,
+            recipients: identity::recipients(self.store).map_err(Kind::Recipient)?,
+        })
+    }
+
+    fn sealed(&self, kind: Kind) -> StoreError {
+        StoreError { store: self.name.clone(), kind: StoreErrorKind::Sealed(kind.at(&self.store.path)) }
+    }
+
+    fn not_offered(&self, what: &'static str) -> StoreError {
+        StoreError { store: self.name.clone(), kind: StoreErrorKind::NotOffered { what } }
+    }
+
+    fn answer(&self, content: &Content, wanted: &Wanted) -> Result<Answer, StoreError> {
+        match (wanted, content) {
+            (Wanted::Ciphertext { .. }, _) => Err(self.not_offered("ciphertexts of a policy")),
+            (Wanted::Item { item, version, stage, .. }, Content::Document(document)) => {
+                let found = document.get(item, *version, *stage);
+                Ok(found.map_or(Answer::Absent, |(stage, version)| Answer::Found(of_version(stage, version))))
+            }
+            (Wanted::Item { version: Some(_), .. }, Content::Flat(_)) => {
+                Err(self.not_offered("versions: it was made by hand"))
+            }
+            (Wanted::Item { stage: Some(Stage::Pending | Stage::Previous), .. }, Content::Flat(_)) => {
+                Err(self.not_offered("stages: it was made by hand"))
+            }
+            (Wanted::Item { item, .. }, Content::Flat(flat)) => {
+                Ok(flat.get(item).map_or(Answer::Absent, |value| Answer::Found(of_value(value))))
+            }
+            (Wanted::Bundle { path, recursive, .. }, Content::Document(document)) => {
+                let items = document.items().filter(|(name, _)| is_below(name, path, *recursive));
+                let current = items.filter_map(|(name, item)| {
+                    item.stage(Stage::Current).map(|version| (name.clone(), of_version(Stage::Current, version)))
+                });
+                Ok(Answer::Bundle(current.collect()))
+            }
+            (Wanted::Bundle { path, recursive, .. }, Content::Flat(flat)) => {
+                let items = flat.iter().filter(|(name, _)| is_below(name, path, *recursive));
+                Ok(Answer::Bundle(items.map(|(name, value)| (name.clone(), of_value(value))).collect()))
+            }
+        }
+    }
+}
+
+impl Store for AgeFile<'_> {
+    /// A local file answers at once or not at all, so the deadline is not looked at.
+    fn fetch(&mut self, wanted: &[Wanted], _deadline: Instant) -> Result<Vec<Answer>, StoreError> {
+        let content = self.load().map_err(|kind| self.sealed(kind))?;
+        wanted.iter().map(|wanted| self.answer(&content, wanted)).collect()
+    }
+}
+
+fn open(bytes: &[u8], identities: &Identities) -> Result<Secret, Kind> {
+    match sealed::open(bytes, identities.iter())? {
+        Opening::Opened(plaintext) => Ok(plaintext),
+        Opening::Locked(_) => Err(Kind::NoIdentityFits { tried: identities.tried() }),
+    }
+}
+
+struct FileKeys {
+    identities: Identities,
+    recipients: Vec<identity::AnyRecipient>,
+}
+
+impl Keys for FileKeys {
+    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+        open(bytes, &self.identities)
+    }
+
+    fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind> {
+        let all: Vec<&dyn ::age::Recipient> =
+            self.recipients.iter().map(|one| &**one as &dyn ::age::Recipient).collect();
+        seal(&all)
+    }
+}
+
+/// Whole segments: `features/` holds `features/a` and, where deeper levels count, `features/a/b`; never `features2/a`.
+fn is_below(name: &ItemName, path: &str, recursive: bool) -> bool {
+    let rest = match path.strip_suffix('/').unwrap_or(path) {
+        "" if path.is_empty() => Some(name.as_str()),
+        folder => name.as_str().strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
+    };
+    rest.is_some_and(|rest| !rest.is_empty() && (recursive || !rest.contains('/')))
+}
+
+fn of_version(stage: Stage, version: &super::document::Version) -> Fetched {
+    Fetched {
+        value: version.value.duplicate(),
+        version: Some(version.number),
+        stage: Some(stage),
+        written: Some(version.time),
+    }
+}
+
+fn of_value(value: &Secret) -> Fetched {
+    Fetched { value: value.duplicate(), version: None, stage: None, written: None }
+}
+
+#[cfg(test)]
+#[path = "age_tests.rs"]
+mod tests;

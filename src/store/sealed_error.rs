@@ -1,0 +1,211 @@
+//! What can go wrong with a sealed file, told apart as far as the user can do something different about it.
+//!
+//! Names, paths and fixed sentences only: never a byte of a plaintext, of an identity or of a line.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::document::{DocumentError, Malformed, Mismatch};
+use super::identity::{IdentityError, RecipientError};
+use crate::checked_file::{FileError, FileErrorKind, plain_io};
+use crate::error::{Cause, Class};
+use crate::name::show;
+
+/// A sealed file and what is wrong with it.
+#[derive(Debug)]
+pub struct SealedError {
+    /// The file, as the policy names it.
+    pub path: PathBuf,
+    /// What is wrong. Boxed, so that results stay small.
+    pub kind: Box<SealedErrorKind>,
+}
+
+/// What is wrong with a sealed file.
+#[derive(Debug)]
+pub enum SealedErrorKind {
+    /// The armor is damaged.
+    Armor(&'static str),
+    /// The document does not take the change.
+    Change(DocumentError),
+    /// It could not be encrypted.
+    Encrypt(&'static str),
+    /// It was to be created and is there already.
+    Exists,
+    /// It cannot be read, or someone else could have written it.
+    File(FileError),
+    /// A file made by hand is not written to.
+    HandMade,
+    /// The header is damaged.
+    Header(&'static str),
+    /// The header was changed by someone without the file key.
+    HeaderMac,
+    /// An identity is unsafe or malformed.
+    Identity(IdentityError),
+    /// A system call failed while writing.
+    Io {
+        /// What was being done, as in "cannot ...".
+        doing: &'static str,
+        /// The error.
+        error: io::Error,
+    },
+    /// A limit is passed: of what, and the limit.
+    Limit(&'static str, u64),
+    /// Another writer holds the folder.
+    Locked {
+        /// Process and program, if they could be found.
+        holder: Option<String>,
+    },
+    /// The plaintext is not what the policy says.
+    Malformed(Malformed),
+    /// It belongs to another environment or service.
+    Mismatch(Mismatch),
+    /// No identity opens it.
+    NoIdentityFits {
+        /// Each source, and what was wrong with it.
+        tried: Vec<Tried>,
+    },
+    /// No identity opens what was just encrypted, so it was not written.
+    NoReadBack,
+    /// It is not an age file at all.
+    NotAge,
+    /// The payload is damaged or cut short.
+    Payload,
+    /// What was read back is not what was written.
+    ReadBackDiffers,
+    /// A recipient is malformed or of an unknown kind.
+    Recipient(RecipientError),
+    /// It is bound to no environment, and the policy does not say that this is meant.
+    Unbound,
+}
+
+/// A source of identities that did not open a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The source, as the policy writes it.
+    pub source: String,
+    /// What was wrong with it.
+    pub why: String,
+}
+
+impl SealedErrorKind {
+    /// With the file it is about.
+    #[must_use]
+    pub fn at(self, path: impl Into<PathBuf>) -> SealedError {
+        SealedError { path: path.into(), kind: Box::new(self) }
+    }
+
+    /// A failed system call.
+    pub(super) fn io(doing: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
+        move |errno| Self::Io { doing, error: errno.into() }
+    }
+}
+
+impl From<Malformed> for SealedErrorKind {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<DocumentError> for SealedErrorKind {
+    fn from(error: DocumentError) -> Self {
+        Self::Change(error)
+    }
+}
+
+impl From<FileError> for SealedErrorKind {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl SealedError {
+    /// Whether the file simply is not there.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(&*self.kind, SealedErrorKind::File(error) if error.is_absent())
+    }
+}
+
+impl fmt::Display for SealedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use SealedErrorKind as Kind;
+        let path = show(&self.path);
+        match &*self.kind {
+            Kind::Armor(why) => write!(f, "the armor of `{path}` is damaged: {why}"),
+            Kind::Change(error) => write!(f, "`{path}`: {error}"),
+            Kind::Encrypt(why) => write!(f, "`{path}` cannot be encrypted: {why}"),
+            Kind::Exists => write!(f, "`{path}` exists already"),
+            Kind::File(error) => error.fmt(f),
+            Kind::HandMade => write!(f, "`{path}` was made by hand and is only read"),
+            Kind::Header(why) => write!(f, "the header of `{path}` is damaged: {why}"),
+            Kind::HeaderMac => write!(f, "the header of `{path}` was changed after it was written"),
+            Kind::Identity(error) => error.fmt(f),
+            Kind::Io { doing, error } => write!(f, "`{path}`: cannot {doing}: {}", plain_io(error)),
+            Kind::Limit(what, limit) => write!(f, "`{path}` is over the limit of {limit} for {what}"),
+            Kind::Locked { holder: Some(holder) } => write!(f, "`{path}` is being written by {holder}"),
+            Kind::Locked { holder: None } => write!(f, "`{path}` is being written by another process"),
+            Kind::Malformed(malformed) => write!(f, "the content of `{path}` is malformed: {malformed}"),
+            Kind::Mismatch(mismatch) => write!(f, "`{path}` does not open here: {mismatch}"),
+            Kind::NoIdentityFits { tried } if tried.is_empty() => {
+                write!(f, "`{path}` cannot be opened: the policy names no identity for it")
+            }
+            Kind::NoIdentityFits { tried } => {
+                write!(f, "no identity opens `{path}`: ")?;
+                for (index, Tried { source, why }) in tried.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "; " };
+                    write!(f, "{comma}`{source}` {why}")?;
+                }
+                Ok(())
+            }
+            Kind::NoReadBack => {
+                write!(f, "`{path}` was not written: no identity at hand could open it afterwards")
+            }
+            Kind::NotAge => write!(f, "`{path}` is not an age file"),
+            Kind::Payload => write!(f, "the payload of `{path}` is damaged or cut short"),
+            Kind::ReadBackDiffers => write!(f, "`{path}` was not written: it read back differently"),
+            Kind::Recipient(error) => error.fmt(f),
+            Kind::Unbound => write!(f, "`{path}` was made by hand, so it is bound to no environment"),
+        }
+    }
+}
+
+impl Cause for SealedError {
+    fn class(&self) -> Class {
+        use SealedErrorKind as Kind;
+        match &*self.kind {
+            Kind::Identity(_) | Kind::NoIdentityFits { .. } | Kind::NoReadBack => Class::Identity,
+            Kind::Recipient(_) | Kind::Unbound => Class::Policy,
+            Kind::Change(error) => error.class(),
+            _ => Class::Store,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        use SealedErrorKind as Kind;
+        let path = show(&self.path);
+        match &*self.kind {
+            Kind::Armor(_) | Kind::Header(_) | Kind::HeaderMac | Kind::Payload => {
+                Some(format!("git log -- {path}   # an older version may be whole"))
+            }
+            Kind::Change(error) => error.hint(),
+            Kind::File(error) if matches!(error.kind, FileErrorKind::Io(_)) => None,
+            Kind::File(error) => error.hint(),
+            Kind::HandMade => Some(format!(
+                "age -d -i KEY {path} | CHANGE | age -e -a -r RECIPIENT -o {path}.new && mv {path}.new {path}"
+            )),
+            Kind::Identity(error) => error.hint(),
+            Kind::Malformed(_) => {
+                Some("a file made by hand needs `format = \"dotenv\"`, \"json\" or \"toml\" in its store".to_owned())
+            }
+            Kind::NoIdentityFits { tried } if tried.is_empty() => {
+                Some("identities = [\"file:/path/to/key\"]   # in the store's table".to_owned())
+            }
+            Kind::NoReadBack => Some(
+                "add the recipient of one of the store's identities to its `recipients`: age-keygen -y KEY".to_owned(),
+            ),
+            Kind::Unbound => Some("unbound = true   # in the store's table, if that is meant".to_owned()),
+            _ => None,
+        }
+    }
+}
