@@ -8,6 +8,10 @@
 //! - [`eval`]: the decision, pure.
 
 pub mod eval;
+pub mod file;
+pub mod locate;
 pub mod model;
 pub mod pattern;
+pub mod reserved;
+pub mod schema;
 pub mod template;
