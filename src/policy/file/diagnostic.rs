@@ -306,9 +306,13 @@ fn draw(number: usize, line: &str, from: usize, to: usize, cut: Option<usize>) -
             c => shown.push(c),
         }
     }
-    let caret_from = caret_from.unwrap_or(shown.len());
-    let caret_to = caret_to.unwrap_or(shown.len()).max(caret_from + 1);
+    let mut caret_from = caret_from.unwrap_or(shown.len());
+    let mut caret_to = caret_to.unwrap_or(shown.len()).max(caret_from + 1);
     if was_cut {
+        // What is not shown is pointed at as a whole.
+        if caret_from >= shown.len() {
+            (caret_from, caret_to) = (shown.len() + 1, shown.len() + 4);
+        }
         shown.extend(" ...".chars());
     }
 
@@ -326,8 +330,12 @@ fn draw(number: usize, line: &str, from: usize, to: usize, cut: Option<usize>) -
 fn value_in_secrets(text: &str, line_start: usize, line: &str, tables_too: bool) -> Option<usize> {
     let above = text.get(..line_start)?;
     let header = above.lines().rev().map(str::trim_start).find(|line| line.starts_with('['));
-    let in_secrets = header.is_some_and(|header| header.trim_start_matches(['[', ' ', '\t']).starts_with("secrets"));
-    if line.trim_start().starts_with('[') || !(in_secrets || line.trim_start().starts_with("secrets")) {
+    let in_secrets = match header {
+        Some(header) => header.trim_start_matches(['[', ' ', '\t']).starts_with("secrets"),
+        // Before the first header the tables are written with dots: `secrets.NAME = ...`.
+        None => line.trim_start().starts_with("secrets"),
+    };
+    if !in_secrets || line.trim_start().starts_with('[') {
         return None;
     }
     match line.find('=') {

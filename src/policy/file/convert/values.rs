@@ -34,12 +34,12 @@ impl Context<'_> {
 
     pub(super) fn duration(&mut self, at: &At<String>, zero: Zero) -> Option<Duration> {
         let wrong = match humantime::parse_duration(at.as_str()) {
-            Ok(duration) if duration > LONGEST => "it is longer than 100 years",
-            Ok(duration) if duration.is_zero() && zero == Zero::Refused => "it must be longer than nothing",
+            Ok(duration) if duration > LONGEST => "this duration is longer than 100 years",
+            Ok(duration) if duration.is_zero() && zero == Zero::Refused => "this duration must be longer than nothing",
             Ok(duration) => return Some(duration),
-            Err(_) => "write a number and a unit, such as `90d`, `12h`, `5m` or `20s`",
+            Err(_) => "this is no duration: write a number and a unit, such as `90d`, `12h`, `5m` or `20s`",
         };
-        self.findings.wrong(at, format!("this is no duration for here: {wrong}"));
+        self.findings.wrong(at, wrong);
         None
     }
 

@@ -11,6 +11,15 @@ fn a_message_cites_the_line_and_says_what_was_meant() {
 }
 
 #[test]
+fn a_grant_is_cited_and_a_secrets_own_text_is_not() {
+    let head = "version = 1\nenvironment = \"prod\"\n";
+    let grant = parse(&format!("{head}[[grants]]\nsecrets = [\"A\"]\nto = \"anyone\"\n")).unwrap_err().to_string();
+    assert!(grant.ends_with("    4 | secrets = [\"A\"]\n      |            ^^^"), "{grant}");
+    let secret = parse(&format!("{head}[secrets]\nA = \"x\"\n")).unwrap_err().to_string();
+    assert!(secret.ends_with("    4 | A = ...\n      |     ^^^"), "{secret}");
+}
+
+#[test]
 fn all_that_is_wrong_is_said_in_order() {
     let error =
         parse("version = 1\nenvironment = \"a b\"\n[run]\ndeadline = \"x\"\n[cache]\nttl = \"y\"\n").unwrap_err();
