@@ -5,9 +5,16 @@
 //! - [`model`]: the types;
 //! - [`pattern`], [`template`]: the two small languages inside;
 //! - [`reserved`]: names that a secret may not be bound to;
-//! - [`eval`]: the decision, pure.
+//! - [`eval`]: the decision, pure;
+//! - [`schema`]: what editors know of a policy.
 
 pub mod eval;
+#[cfg(test)]
+mod eval_tests;
+pub mod file;
+pub mod locate;
 pub mod model;
 pub mod pattern;
+pub mod reserved;
+pub mod schema;
 pub mod template;

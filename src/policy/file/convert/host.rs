@@ -1,0 +1,80 @@
+//! The host file.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+
+use super::{Context, child};
+use crate::name::EnvironmentName;
+use crate::policy::file::raw::{At, RawHost, RawKey, RawTrust};
+use crate::policy::model::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
+
+/// Checks and converts the host file. `None`, if anything is wrong.
+pub(in crate::policy::file) fn host_file(raw: &RawHost, context: &mut Context<'_>) -> Option<HostFile> {
+    let host = HostFile {
+        path: context.sources.first().map(|source| source.path.clone()).unwrap_or_default(),
+        sinks: child::sinks(&raw.audit, context),
+        agent: HostAgent {
+            socket: raw.agent.socket.as_ref().and_then(|at| context.path(at)),
+            users: raw.agent.users.as_ref().map(|list| context.principals("users", list)).unwrap_or_default(),
+        },
+        network: HostNetwork {
+            env_endpoint: raw.network.env_endpoint.as_ref().is_some_and(|at| at.value),
+            ca_files: raw.network.ca_files.iter().filter_map(|at| context.path(at)).collect(),
+        },
+        trust: raw.trust.as_ref().map(|at| trust(at, context)),
+    };
+    context.findings.is_empty().then_some(host)
+}
+
+/// A list of trust that names nothing would require nothing: it refuses instead.
+fn trust(at: &At<RawTrust>, context: &mut Context<'_>) -> Trust {
+    let raw = &at.value;
+    let environments = match &raw.environments {
+        Some(list) => {
+            context.not_empty("environments", list);
+            list.value.iter().filter_map(|at| context.noted(at, EnvironmentName::new(at.as_str()))).collect()
+        }
+        None => {
+            context
+                .findings
+                .wrong(at, "`[trust]` does not say for which environments")
+                .hint("environments = [\"prod\"]");
+            Vec::new()
+        }
+    };
+    let mut min_serial = BTreeMap::new();
+    for (name, serial) in &raw.min_serial {
+        let Ok(number) = u64::try_from(serial.value) else {
+            context.findings.wrong(serial, "a serial counts from 0");
+            continue;
+        };
+        min_serial.extend(context.noted(name, EnvironmentName::new(name.as_str())).map(|name| (name, number)));
+    }
+    if raw.keys.is_empty() {
+        context.findings.wrong(at, "`[trust]` has no keys, so it could trust nothing").hint("[[trust.keys]]");
+    }
+    let keys = raw.keys.iter().filter_map(|at| trusted_key(at, context)).collect();
+    Trust { environments, min_serial, keys }
+}
+
+fn trusted_key(at: &At<RawKey>, context: &mut Context<'_>) -> Option<TrustedKey> {
+    let (Some(key), Some(environments)) = (&at.value.key, &at.value.environments) else {
+        context.findings.wrong(at, "a trusted key has a `key` and the `environments` that it may sign for");
+        return None;
+    };
+    context.not_empty("environments", environments);
+    let rule = "a trusted key is one line as OpenSSH writes it, of type ed25519, ecdsa-p256 or their sk- kinds";
+    let key = context.checked(key, rule, is_ssh_key)?;
+    let names = environments.value.iter().filter_map(|at| context.noted(at, EnvironmentName::new(at.as_str())));
+    Some(TrustedKey { key, environments: names.collect() })
+}
+
+fn is_ssh_key(text: &str) -> bool {
+    const TYPES: [&str; 4] =
+        ["ssh-ed25519", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"];
+    let mut words = text.split(' ');
+    let (Some(kind), Some(blob)) = (words.next(), words.next()) else { return false };
+    let decoded = base64::engine::general_purpose::STANDARD.decode(blob);
+    TYPES.contains(&kind) && decoded.is_ok_and(|blob| blob.len() > 32) && !text.chars().any(crate::name::is_unprintable)
+}

@@ -1,0 +1,203 @@
+//! Policy and host files: from a path to checked types, or to errors that cite the line.
+//!
+//! Text becomes raw types ([`raw`], by serde), raw types become checked types (`convert`), and what is wrong becomes a
+//! [`PolicyError`] (`diagnostic`). Files are read once, through [`checked_file`]; nothing is used of a file of which anything
+//! is wrong. `extends` puts files in a row: what it means stands in `policies/README.md`.
+
+mod convert;
+mod diagnostic;
+pub(in crate::policy) mod raw;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use ring::digest::{Context as Hash, SHA256};
+
+pub use diagnostic::{Place, PolicyError, Problem};
+
+use super::model::{HostFile, Policy};
+use crate::checked_file::{self, FileError, FileErrorKind, Use};
+use crate::error::Class;
+use crate::name::show;
+use convert::Context;
+use diagnostic::{Findings, SourceText};
+use raw::{RawHost, RawPolicy};
+
+/// The default place of the host file; there it must belong to root.
+pub const HOST_FILE: &str = "/etc/vouchsafe/host.toml";
+
+/// The largest policy or host file, in bytes.
+pub const LARGEST: u64 = 1 << 20;
+
+/// The most files in an `extends` chain.
+pub const LONGEST_CHAIN: usize = 8;
+
+/// Who reads a policy, as far as its meaning depends on it.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// What `~/` stands for.
+    pub home: Option<PathBuf>,
+    /// Root and the agent do not follow `~/`.
+    pub is_root: bool,
+}
+
+/// Reads the policy at `path` and all that it extends.
+///
+/// # Errors
+/// A file is absent, unsafe or too large, or anything in it is wrong.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Policy, PolicyError> {
+    assemble(path, options, |path| checked_file::read(path, Use::Public, LARGEST))
+}
+
+/// Checks a text as if it stood at `path`. It cannot extend another.
+///
+/// # Errors
+/// Anything in it is wrong.
+pub fn parse_text(text: &str, path: &Path, options: &LoadOptions) -> Result<Policy, PolicyError> {
+    parse_texts(&[(path, text)], options)
+}
+
+/// Checks the first of `files`, a path and its text each, as if they were all there are.
+///
+/// # Errors
+/// A file that is extended is not among them, or anything in them is wrong.
+pub fn parse_texts(files: &[(&Path, &str)], options: &LoadOptions) -> Result<Policy, PolicyError> {
+    let first = files.first().map_or_else(|| Path::new(""), |(path, _)| path);
+    assemble(first, options, |wanted| {
+        let known = files.iter().find(|(path, _)| plain(path) == plain(wanted));
+        known.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| {
+            let kind = FileErrorKind::Io(rustix::io::Errno::NOENT.into());
+            FileError { path: wanted.to_owned(), kind }
+        })
+    })
+}
+
+/// Reads a host file. With `must_be_root`, which the default place needs, it must belong to root.
+///
+/// # Errors
+/// The file is absent, unsafe or too large, or anything in it is wrong.
+pub fn load_host(path: &Path, must_be_root: bool) -> Result<HostFile, PolicyError> {
+    let fail = |kind| FileError { path: path.to_owned(), kind };
+    let file = checked_file::open(path, Use::Public)?;
+    let metadata = file.metadata().map_err(|error| fail(FileErrorKind::Io(error)))?;
+    if must_be_root && metadata.uid() != 0 {
+        return Err(fail(FileErrorKind::Owner { at: path.to_owned(), uid: metadata.uid() }).into());
+    }
+    let bytes = checked_file::read_opened(&file, path, LARGEST)?;
+    let text = String::from_utf8(bytes).map_err(|_| fail(FileErrorKind::NotText))?;
+    parse_host_text(&text, path)
+}
+
+/// Checks a text as if it were the host file at `path`.
+///
+/// # Errors
+/// Anything in it is wrong.
+pub fn parse_host_text(text: &str, path: &Path) -> Result<HostFile, PolicyError> {
+    let mut findings = Findings::default();
+    let sources = [SourceText { path: path.to_owned(), text: text.to_owned() }];
+    // The host file is nobody's own: `~/` means nothing in it.
+    let options = LoadOptions { home: None, is_root: true };
+    let raw = syntax::parse::<RawHost>(text, &mut findings).ok();
+    let mut context = Context { findings: &mut findings, sources: &sources, options: &options };
+    raw.and_then(|raw| convert::host_file(&raw, &mut context)).ok_or_else(|| findings.into_error(&sources))
+}
+
+/// Refuses a policy whose signature the host demands: this build cannot verify one, and a demand that is not met is no
+/// access.
+///
+/// # Errors
+/// `[trust]` of the host file names the policy's environment, or is empty.
+pub fn demand_trust(host: &HostFile, policy: &Policy) -> Result<(), PolicyError> {
+    let Some(trust) = &host.trust else { return Ok(()) };
+    if !trust.environments.is_empty() && !trust.environments.contains(&policy.environment) {
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` demands a signed policy for the environment `{}`, and this build cannot verify signatures",
+        show(&host.path),
+        policy.environment
+    );
+    Err(PolicyError::plain(Class::Unsupported, message, Some(format!("vi {}   # [trust]", show(&host.path)))))
+}
+
+/// Reads the chain of files that begins at `path`, by `read`, and checks it as a whole.
+fn assemble(
+    path: &Path,
+    options: &LoadOptions,
+    read: impl Fn(&Path) -> Result<Vec<u8>, FileError>,
+) -> Result<Policy, PolicyError> {
+    let mut hash = Hash::new(&SHA256);
+    let mut findings = Findings::default();
+    let mut sources: Vec<SourceText> = Vec::new();
+    let mut files: Vec<RawPolicy> = Vec::new();
+    let mut next = Some(path.to_owned());
+    while let Some(path) = next.take() {
+        let bytes = read(&path).map_err(|error| with_referrer(error, &files, &sources))?;
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(&bytes);
+        let text =
+            String::from_utf8(bytes).map_err(|_| FileError { path: path.clone(), kind: FileErrorKind::NotText })?;
+        findings.file = sources.len();
+        sources.push(SourceText { path, text });
+        let text = sources.last().map_or("", |source| source.text.as_str());
+        let Ok(raw) = syntax::parse::<RawPolicy>(text, &mut findings) else {
+            return Err(findings.into_error(&sources));
+        };
+        next = raw.extends.as_ref().and_then(|at| {
+            let mut context = Context { findings: &mut findings, sources: &sources, options };
+            let base = context.path(at)?;
+            if sources.iter().any(|source| plain(&source.path) == plain(&base)) {
+                findings.wrong(at, "the policy extends itself");
+                return None;
+            }
+            if sources.len() == LONGEST_CHAIN {
+                findings.wrong(at, format!("a chain of `extends` has at most {LONGEST_CHAIN} files"));
+                return None;
+            }
+            Some(base)
+        });
+        files.push(raw);
+    }
+    let mut context = Context { findings: &mut findings, sources: &sources, options };
+    let policy = convert::policy(&files, hex(hash.finish().as_ref()), &mut context);
+    policy.ok_or_else(|| findings.into_error(&sources))
+}
+
+/// A base that cannot be read is wrong where it is named.
+fn with_referrer(error: FileError, files: &[RawPolicy], sources: &[SourceText]) -> PolicyError {
+    let Some(at) = files.last().and_then(|file| file.extends.as_ref()) else { return error.into() };
+    let mut findings = Findings::default();
+    findings.file = files.len() - 1;
+    let finding = findings.wrong(at, error.to_string());
+    if let Some(hint) = error.hint() {
+        finding.hint(hint);
+    }
+    findings.into_error(sources)
+}
+
+/// The path without `.` and `..` as far as the text tells. Good enough to see a loop; the limit of the chain sees the rest.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing into a `String` cannot fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
