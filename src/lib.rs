@@ -4,10 +4,12 @@
 //! The modules, in the order in which data flows through them:
 //! - [`policy`]: TOML to types, types and a request to a verdict;
 //! - [`store`]: where values live;
+//! - [`audit`]: every access is written down before it happens; who holds a `Permit` or a `Released` was written down;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("vouchsafe is built for Linux: it leans on execve, /proc, flock and prctl as Linux has them");
 
+pub mod audit;
 pub mod checked_file;
 pub mod error;
 pub mod name;
