@@ -165,7 +165,7 @@ impl Cause for AuditError {
             Self::File { path, error, .. } => match error.kind() {
                 io::ErrorKind::StorageFull => Some(format!("df -h {}", show(path))),
                 io::ErrorKind::PermissionDenied => {
-                    Some(format!("ls -ld {} {}", show(path.parent().unwrap_or(Path::new("/"))), show(path)))
+                    Some(format!("ls -ld {} {}", show(path.parent().unwrap_or_else(|| Path::new("/"))), show(path)))
                 }
                 _ => None,
             },

@@ -225,7 +225,7 @@ pub(super) fn open_checked(path: &Path, also: OFlags) -> Result<(File, bool), Au
 
 /// The folder that `path` is in.
 pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 fn sync_folder(path: &Path) -> Result<(), Errno> {

@@ -4,7 +4,7 @@
 //! has accepted the record that they stand for. Code that fetches, starts a child or changes a store asks for them, so
 //! code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`] has no place for one.
 //!
-//! - [`event`], [`record`]: the words and the line; [`actor`]: who acts;
+//! - [`event`], [`record`], [`json`]: the words and the line; [`actor`]: who acts;
 //! - [`chain`]: what ties the lines together, pure;
 //! - [`sink_file`] with [`head`], [`sink_stream`]: where the lines go;
 //! - [`mod@verify`], [`mod@show`]: reading them.
@@ -17,6 +17,7 @@ mod chain;
 mod error;
 mod event;
 mod head;
+mod json;
 mod record;
 pub mod show;
 mod sink_file;

@@ -1,19 +1,17 @@
 //! One record as JSON text, up to the point where a chain seals it.
 //!
-//! A record is one line of printable ASCII: whatever else a name holds is written as `\uXXXX`, so no name can forge a line
-//! or move a terminal's cursor. Every text has a limit after escaping, and what is longer is cut with a mark that says so;
-//! the limits are such that a line of 4,096 bytes can hold everything that is not a list, and any one entry of a list.
+//! Every text has a limit after escaping, and what is longer is cut with a mark that says so; the limits are such that a
+//! line of 4,096 bytes can hold everything that is not a list, and any one entry of a list.
 
 use std::fmt::Write as _;
-use std::io;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer};
-use serde_json::ser::{CharEscape, Formatter};
+use serde::Serialize;
 
 use super::chain::{OPENING, TAIL_MAX};
 use super::event::{Assurance, Event, Outcome};
+use super::json::{Cut, write_json, write_members};
 use super::{Actor, CommandNote, Context, SecretNote};
 
 /// What is the same in every record of one access.
@@ -317,38 +315,6 @@ impl<'a> From<&'a CommandNote> for CommandEntry<'a> {
     }
 }
 
-/// A text and how many bytes it may take once escaped.
-pub(super) struct Cut<'a>(&'a str, usize);
-
-impl Serialize for Cut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(text, limit) = *self;
-        if text.len() <= limit / 6 || text.chars().try_fold(0, |sum, c| within(sum + escaped_len(c), limit)).is_some() {
-            return serializer.serialize_str(text);
-        }
-        let mark = format!("\u{2026}({} bytes)", text.len());
-        let room = limit.saturating_sub(mark.chars().map(escaped_len).sum());
-        let mut used = 0;
-        let kept = text.chars().take_while(|c| {
-            used += escaped_len(*c);
-            used <= room
-        });
-        serializer.serialize_str(&kept.chain(mark.chars()).collect::<String>())
-    }
-}
-
-fn within(sum: usize, limit: usize) -> Option<usize> {
-    (sum <= limit).then_some(sum)
-}
-
-fn escaped_len(c: char) -> usize {
-    match c {
-        '"' | '\\' => 2,
-        ' '..='~' => 1,
-        c => 6 * c.len_utf16(),
-    }
-}
-
 /// RFC 3339, UTC, always six digits after the second. A clock outside the years 1970 to 9999 is written as 1970.
 fn rfc3339(time: SystemTime) -> String {
     let mut out = String::with_capacity(27);
@@ -357,54 +323,4 @@ fn rfc3339(time: SystemTime) -> String {
         out = "1970-01-01T00:00:00.000000Z".to_owned();
     }
     out
-}
-
-/// Appends the members of what serialises as one JSON object, each after a comma.
-fn write_members(out: &mut Vec<u8>, object: &impl Serialize) {
-    let start = out.len();
-    write_json(out, object);
-    if let Some(brace) = out.get_mut(start) {
-        *brace = b',';
-    }
-    out.pop();
-}
-
-fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
-    let written = value.serialize(&mut serde_json::Serializer::with_formatter(out, PrintableAscii));
-    // A Vec takes every byte, and no type of this file has a map whose key is not a text.
-    debug_assert!(written.is_ok(), "serialising a record cannot fail");
-}
-
-/// JSON of printable ASCII only.
-struct PrintableAscii;
-
-impl Formatter for PrintableAscii {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.find(|c: char| !matches!(c, ' '..='~')) {
-            let (plain, from) = rest.split_at(at);
-            writer.write_all(plain.as_bytes())?;
-            let mut chars = from.chars();
-            for unit in chars.next().iter().flat_map(|c| c.encode_utf16(&mut [0; 2]).to_vec()) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = chars.as_str();
-        }
-        writer.write_all(rest.as_bytes())
-    }
-
-    fn write_char_escape<W: ?Sized + io::Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
-        let control = match escape {
-            CharEscape::Quote => return writer.write_all(b"\\\""),
-            CharEscape::ReverseSolidus => return writer.write_all(b"\\\\"),
-            CharEscape::Solidus => return writer.write_all(b"/"),
-            CharEscape::Backspace => 8,
-            CharEscape::FormFeed => 12,
-            CharEscape::LineFeed => 10,
-            CharEscape::CarriageReturn => 13,
-            CharEscape::Tab => 9,
-            CharEscape::AsciiControl(byte) => byte,
-        };
-        write!(writer, "\\u{control:04x}")
-    }
 }

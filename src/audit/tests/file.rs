@@ -254,3 +254,26 @@ fn a_thousand_secrets_are_one_line() {
 fn append(path: &Path, bytes: &[u8]) {
     std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
+
+#[test]
+#[ignore = "needs TMPDIR on a file system of 64 KiB: mount -t tmpfs -o size=64k,mode=0700 tmpfs DIR"]
+fn a_full_disk_fails_the_access_and_the_next_writer_mends() {
+    let folder = Folder::new();
+    let mut auditor = folder.auditor();
+    write(&mut auditor, 1);
+    let ballast = folder.0.join("ballast");
+    put(&ballast, &[0; 20_000]);
+    let fail = |auditor: &mut Auditor| {
+        (0..200).find_map(|_| auditor.record(Event::SecretListed, Outcome::Succeeded, None, &[note("A")]).err())
+    };
+    let error = fail(&mut auditor);
+    assert!(
+        matches!(&error, Some(AuditError::File { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull),
+        "{error:?}"
+    );
+    assert!(auditor.record(Event::AccessFailed, Outcome::Failed, None, &[]).is_err());
+    assert!(!read(&folder.log()).ends_with(b"\n"), "the kernel wrote what fitted");
+    std::fs::remove_file(&ballast).unwrap();
+    write(&mut auditor, 3);
+    assert_eq!(assert_state(&[&folder.log()], State::Intact).quarantined, 1);
+}

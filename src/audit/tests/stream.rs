@@ -161,3 +161,21 @@ fn descriptors_that_keep_nothing_are_refused() {
     let error = on(&full).unwrap().record(Event::SecretListed, Outcome::Succeeded, None, &[]);
     assert!(matches!(error, Err(AuditError::Stream { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull));
 }
+
+#[test]
+fn a_socket_works_as_a_pipe_does() {
+    // What systemd gives a unit as standard error.
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let writer = OwnedFd::from(writer);
+    let mut auditor = on(&writer).unwrap();
+    write(&mut auditor, 3);
+    let started = Instant::now();
+    let error = (0..10_000).find_map(|_| auditor.record(Event::SecretListed, Outcome::Succeeded, None, &[]).err());
+    assert!(matches!(error, Some(AuditError::Full { .. })), "{error:?}");
+    assert!((1900..4000).contains(&started.elapsed().as_millis()));
+    drop((auditor, writer));
+    let mut bytes = Vec::new();
+    File::from(OwnedFd::from(reader)).read_to_end(&mut bytes).unwrap();
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    assert_eq!(verified(&bytes[..whole]).state(), State::Intact);
+}
