@@ -1,0 +1,110 @@
+//! The words of the record: what happened, how it ended, and how much the record proves. Scripts may rely on them.
+
+macro_rules! words {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $type { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $type {
+            /// All of them, in the order of their words.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stable word.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.word())
+            }
+        }
+    };
+}
+
+words!(
+    /// What happened.
+    Event {
+        /// The policy does not grant what was asked.
+        AccessDenied = "access.denied",
+        /// What was granted could not be fetched or put together; nothing was released.
+        AccessFailed = "access.failed",
+        /// The values are handed over next. Written before they are.
+        AccessReleased = "access.released",
+        /// The policy grants it. Written before anything is fetched.
+        AccessRequested = "access.requested",
+        /// The values were released, and then the child could not be started.
+        AccessUnused = "access.unused",
+        /// The agent serves from now on.
+        AgentStarted = "agent.started",
+        /// The agent ends.
+        AgentStopped = "agent.stopped",
+        /// The log is not what its last writer left. Written by the file sink itself.
+        Discontinuity = "audit.discontinuity",
+        /// Bytes of the log that are no record. Written by the file sink itself.
+        Quarantined = "audit.quarantined",
+        /// A supervised child has ended.
+        ChildExited = "child.exited",
+        /// The policy was read again, or another one took effect.
+        PolicyLoaded = "policy.loaded",
+        /// A policy was not accepted.
+        PolicyRefused = "policy.refused",
+        /// A policy was signed.
+        PolicySigned = "policy.signed",
+        /// The new credential was accepted by its target.
+        RotationApplied = "rotation.applied",
+        /// A new version exists, unproven.
+        RotationCreated = "rotation.created",
+        /// A step of a rotation failed.
+        RotationFailed = "rotation.failed",
+        /// The new version is the current one.
+        RotationPromoted = "rotation.promoted",
+        /// The previous version is the current one again.
+        RotationRolledBack = "rotation.rolled_back",
+        /// A rotation begins, or goes on.
+        RotationStarted = "rotation.started",
+        /// The new credential works.
+        RotationVerified = "rotation.verified",
+        /// Names, versions, stages or dates were read, not values.
+        SecretListed = "secret.listed",
+        /// A sealed file was encrypted to other recipients.
+        SecretRekeyed = "secret.rekeyed",
+        /// An item was removed, or could not be.
+        SecretRemoved = "secret.removed",
+        /// A store is changed next. Written before it is.
+        SecretWriteRequested = "secret.write_requested",
+        /// A value was written, or could not be.
+        SecretWritten = "secret.written",
+    }
+);
+
+words!(
+    /// How it ended.
+    Outcome {
+        /// Allowed, and not yet done.
+        Allowed = "allowed",
+        /// Refused by policy.
+        Denied = "denied",
+        /// Tried in vain.
+        Failed = "failed",
+        /// Done.
+        Succeeded = "succeeded",
+        /// Nobody can say: an answer was lost.
+        Unknown = "unknown",
+    }
+);
+
+words!(
+    /// How much a record proves by itself.
+    Assurance {
+        /// Written by the agent, chained and sealed.
+        Agent = "agent",
+        /// Chained, one file for each uid, durable.
+        File = "file",
+        /// Accepted by whoever reads the descriptor; chained within one process.
+        Stream = "stream",
+    }
+);

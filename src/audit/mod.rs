@@ -1,0 +1,321 @@
+//! The audit: every access is written down before it happens, or it does not happen.
+//!
+//! What must stay true: a [`Permit`], a [`Released`] and a [`WritePermit`] are made here only, and only after every sink
+//! has accepted the record that they stand for. Code that fetches, starts a child or changes a store asks for them, so
+//! code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`] has no place for one.
+//!
+//! - [`event`], [`record`], [`json`]: the words and the line; [`actor`]: who acts;
+//! - [`chain`]: what ties the lines together, pure;
+//! - [`sink_file`] with [`head`], [`sink_stream`]: where the lines go;
+//! - [`mod@verify`], [`mod@show`]: reading them.
+//!
+//! The format is specified in `docs/spec/audit-record.md`.
+#![forbid(unsafe_code)]
+
+mod actor;
+mod chain;
+mod error;
+mod event;
+mod head;
+mod json;
+mod record;
+pub mod show;
+mod sink_file;
+mod sink_stream;
+pub mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::SystemTime;
+
+pub use actor::Actor;
+pub use error::{AuditError, Problem};
+pub use event::{Assurance, Event, Outcome};
+
+use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
+use crate::policy::eval::Grant;
+use crate::policy::model::{Binding, Sink, Source};
+use record::{Author, Draft, Lists, SecretEntry, Statement};
+use sink_file::FileSink;
+use sink_stream::StreamSink;
+
+/// What is the same in every record of one command.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Who acts.
+    pub actor: Actor,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The service, if one was named.
+    pub service: Option<ServiceName>,
+    /// [`Policy::digest`](crate::policy::model::Policy::digest).
+    pub policy_digest: String,
+    /// The command that would receive the secrets.
+    pub command: Option<CommandNote>,
+}
+
+/// What a record says of a command. Arguments may hold secrets, so they are only counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandNote {
+    /// Its absolute path.
+    pub path: String,
+    /// How many arguments it gets, itself not counted.
+    pub argument_count: usize,
+}
+
+/// What a record says of one secret. There is no place for a value, nor for anything made from one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretNote {
+    /// The variable.
+    pub name: String,
+    /// The store.
+    pub store: String,
+    /// The item.
+    pub item: String,
+    /// The version that was served or written.
+    pub version: Option<u64>,
+    /// Its stage.
+    pub stage: Option<&'static str>,
+    /// How far past its time to live it was served.
+    pub stale_seconds: Option<u64>,
+}
+
+/// Writes records to every sink, and gives out the proofs that it did.
+pub struct Auditor {
+    sinks: Vec<OpenSink>,
+    context: Context,
+    /// Ties the records of one access together.
+    access: String,
+    /// For the next record.
+    request_ids: Vec<String>,
+}
+
+enum OpenSink {
+    File(FileSink),
+    Stream(StreamSink),
+}
+
+/// Proof that an access was granted and that its request is written down in every sink. Made by [`Auditor::request`].
+///
+/// ```compile_fail
+/// fn forge<'p>(grant: vouchsafe::policy::eval::Grant<'p>) -> vouchsafe::audit::Permit<'p> {
+///     vouchsafe::audit::Permit { grant }
+/// }
+/// ```
+/// One record, one use:
+/// ```compile_fail
+/// fn twice<'p>(permit: vouchsafe::audit::Permit<'p>) -> (vouchsafe::audit::Permit<'p>, vouchsafe::audit::Permit<'p>) {
+///     (permit.clone(), permit)
+/// }
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct Permit<'p> {
+    grant: Grant<'p>,
+}
+
+impl<'p> Permit<'p> {
+    /// What was granted.
+    #[must_use]
+    pub fn grant(&self) -> &Grant<'p> {
+        &self.grant
+    }
+}
+
+/// Proof that the release of `T` is written down in every sink. Made by [`Auditor::release`]. No `Debug`: it holds
+/// plaintext.
+///
+/// ```compile_fail
+/// let released = vouchsafe::audit::Released { inner: () };
+/// ```
+#[must_use]
+pub struct Released<T> {
+    inner: T,
+}
+
+impl<T> Released<T> {
+    /// What was released.
+    pub fn into_inner(self) -> T {
+        self.inner
+    }
+}
+
+/// Proof that a change of a store is written down in every sink, for the items that it names. Made by
+/// [`Auditor::begin_write`]; its outcome is a record of its own.
+///
+/// ```compile_fail
+/// let permit = vouchsafe::audit::WritePermit { items: Vec::new() };
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct WritePermit {
+    items: Vec<(String, String)>,
+}
+
+impl WritePermit {
+    /// Whether it is for this item.
+    #[must_use]
+    pub fn covers(&self, store: &StoreName, item: &ItemName) -> bool {
+        self.items.iter().any(|(of, name)| of == store.as_str() && name == item.as_str())
+    }
+}
+
+impl Auditor {
+    /// Opens every sink. All of them are required, and there has to be one.
+    ///
+    /// # Errors
+    /// No sink, or one that could not take a record.
+    pub fn open(sinks: &[Sink], context: Context) -> Result<Self, AuditError> {
+        if sinks.is_empty() {
+            return Err(AuditError::NoSink);
+        }
+        let open = |sink: &Sink| match sink {
+            Sink::Fd(number) => StreamSink::open(*number).map(OpenSink::Stream),
+            Sink::File { path, sync } => FileSink::open(path, *sync).map(OpenSink::File),
+            Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
+        };
+        let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { sinks, context, access: new_access()?, request_ids: Vec::new() })
+    }
+
+    /// The records that follow are about another command: for a process that serves many.
+    ///
+    /// # Errors
+    /// The system's random generator failed.
+    pub fn turn_to(&mut self, context: Context) -> Result<(), AuditError> {
+        self.access = new_access()?;
+        self.context = context;
+        self.request_ids.clear();
+        Ok(())
+    }
+
+    /// The next record carries these ids of AWS requests, by which it is found in CloudTrail.
+    pub fn note_request_ids(&mut self, ids: impl IntoIterator<Item = String>) {
+        self.request_ids.extend(ids);
+    }
+
+    /// Writes down what is going to be fetched. Until this has returned, nothing may be.
+    ///
+    /// # Errors
+    /// A sink did not take the record: there is no access.
+    pub fn request<'p>(&mut self, grant: Grant<'p>) -> Result<Permit<'p>, AuditError> {
+        self.append(Event::AccessRequested, Outcome::Allowed, None, asked_for(&grant))?;
+        Ok(Permit { grant })
+    }
+
+    /// Writes down what `what` is going to be released with. `secrets` are all that it holds.
+    ///
+    /// # Errors
+    /// A sink did not take the record: `what` is dropped.
+    pub fn release<T>(&mut self, what: T, secrets: &[SecretNote]) -> Result<Released<T>, AuditError> {
+        self.append(Event::AccessReleased, Outcome::Succeeded, None, Lists::notes(secrets))?;
+        Ok(Released { inner: what })
+    }
+
+    /// Writes down that items are going to be changed or removed. Until this has returned, nothing may be. How it ended is
+    /// a record of its own: [`Event::SecretWritten`], [`Event::SecretRemoved`] or [`Event::SecretRekeyed`].
+    ///
+    /// # Errors
+    /// A sink did not take the record: there is no change.
+    pub fn begin_write(&mut self, reason: Option<&str>, secrets: &[SecretNote]) -> Result<WritePermit, AuditError> {
+        self.append(Event::SecretWriteRequested, Outcome::Allowed, reason, Lists::notes(secrets))?;
+        Ok(WritePermit { items: secrets.iter().map(|note| (note.store.clone(), note.item.clone())).collect() })
+    }
+
+    /// Writes down anything else. `reason` must be a text of ours: never a library's, which may cite what it worked on.
+    ///
+    /// # Errors
+    /// A sink did not take the record.
+    pub fn record(
+        &mut self,
+        event: Event,
+        outcome: Outcome,
+        reason: Option<&str>,
+        secrets: &[SecretNote],
+    ) -> Result<(), AuditError> {
+        self.append(event, outcome, reason, Lists::notes(secrets))
+    }
+
+    /// What the sinks are called and what each one proves, for `doctor` and `explain`.
+    pub fn sinks(&self) -> impl Iterator<Item = (String, Assurance)> {
+        self.sinks.iter().map(|sink| match sink {
+            OpenSink::File(file) => (crate::name::show(file.path()), Assurance::File),
+            OpenSink::Stream(stream) => (stream.name().to_owned(), Assurance::Stream),
+        })
+    }
+
+    fn append(
+        &mut self,
+        event: Event,
+        outcome: Outcome,
+        reason: Option<&str>,
+        mut lists: Lists,
+    ) -> Result<(), AuditError> {
+        for id in self.request_ids.drain(..) {
+            lists.request(&id);
+        }
+        let author = Author { context: &self.context, access: &self.access };
+        let statement = Statement { event, outcome, reason, detail: None };
+        let draft = Draft::new(&author, statement, &lists, SystemTime::now());
+        self.sinks.iter_mut().try_for_each(|sink| match sink {
+            OpenSink::File(file) => file.write(&author, &draft),
+            OpenSink::Stream(stream) => stream.write(&draft),
+        })
+    }
+}
+
+fn new_access() -> Result<String, AuditError> {
+    let mut out = Vec::with_capacity(16);
+    chain::push_hex(&mut out, &sink_file::random::<8>()?);
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// The secrets of a grant, before anything is known but the policy.
+fn asked_for(grant: &Grant<'_>) -> Lists {
+    let mut lists = Lists::default();
+    for place in grant.places() {
+        lists.grant(place);
+    }
+    let policy = grant.policy();
+    let bindings = |names: &[VariableName], inject: bool, lists: &mut Lists| {
+        for name in names {
+            if let Some(binding) = policy.secrets.get(name) {
+                list_binding(lists, name, binding, inject);
+            }
+        }
+    };
+    bindings(grant.names(), true, &mut lists);
+    bindings(grant.parts(), false, &mut lists);
+    if grant.wants_bundles() {
+        for bundle in &policy.bundles {
+            lists.secret(&SecretEntry::bundle(bundle.store.as_str(), &bundle.path, bundle.recursive));
+        }
+        for name in grant.expected_of_bundles() {
+            lists.secret(&SecretEntry::named(name.as_str()));
+        }
+    }
+    lists
+}
+
+fn list_binding(lists: &mut Lists, name: &VariableName, binding: &Binding, inject: bool) {
+    let entry = SecretEntry { inject: (!inject).then_some(false), ..SecretEntry::named(name.as_str()) };
+    match &binding.source {
+        Source::Ciphertext { store, .. } => {
+            lists.secret(&SecretEntry { inline: Some(true), ..entry.in_store(store.as_str()) });
+        }
+        Source::Item(wanted) => lists.secret(&SecretEntry {
+            version: wanted.version,
+            stage: wanted.stage.map(crate::policy::model::Stage::word),
+            ..entry.in_store(wanted.store.as_str()).item(wanted.item.as_str())
+        }),
+        Source::Template(template) => {
+            let parts: Vec<&str> = template.references().map(VariableName::as_str).collect();
+            // A long template is listed in several entries of its name, so that each fits into one line of a stream.
+            for parts in parts.chunks(8) {
+                let entry = SecretEntry::named(name.as_str());
+                lists.secret(&SecretEntry { template: Some(parts), inject: (!inject).then_some(false), ..entry });
+            }
+        }
+    }
+}

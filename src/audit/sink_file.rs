@@ -1,0 +1,291 @@
+//! The file sink: one chain in one file, with a lock of its own, appended to and never truncated.
+//!
+//! - Writers take the lock of the head file, look at the end of the log, and append; nothing is remembered between records
+//!   but descriptors, so any number of processes can write the same log.
+//! - A record is one write, then `fdatasync` if the sink says so, then the head. A writer that dies in between leaves a
+//!   log that is ahead of its head, or a torn last line.
+//! - What is no record at the end of the log is never removed: the next writer says how long it is and what its hash is,
+//!   and the chain goes on from the last whole record.
+//! - After a failed sync nothing is known about the log (the kernel may have dropped the pages), so the sink is finished.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::OFlags;
+
+use super::chain::{Chain, Digest, Stored, StreamId, Tail, resume, whole_record};
+use super::error::AuditError;
+use super::event::{Assurance, Event, Outcome};
+use super::head::{Head, HeadFile, Identity, folder_of, open_checked};
+use super::record::{Author, Detail, Draft, Lists, Statement};
+use crate::checked_file::check_folder;
+
+/// An opened file sink.
+pub(super) struct FileSink {
+    path: PathBuf,
+    log: File,
+    head: HeadFile,
+    sync: bool,
+    broken: bool,
+}
+
+impl FileSink {
+    /// Opens or makes the log. `{uid}` in `path` is the real uid.
+    pub(super) fn open(path: &str, sync: bool) -> Result<Self, AuditError> {
+        let uid = rustix::process::getuid().as_raw();
+        let path = PathBuf::from(path.replace("{uid}", &uid.to_string()));
+        let folder = folder_of(&path);
+        check_folder(folder).map_err(|error| {
+            if error.is_absent() {
+                AuditError::MissingFolder { folder: folder.to_owned() }
+            } else {
+                AuditError::Folder(error)
+            }
+        })?;
+        let mut head = HeadFile::open(&path)?;
+        head.lock()?;
+        // From here on an error drops `head`, and with it the lock.
+        let (log, created) = open_checked(&path, OFlags::APPEND)?;
+        let mut sink = Self { path, log, head, sync, broken: false };
+        sink.begin(created)?;
+        sink.head.unlock();
+        Ok(sink)
+    }
+
+    /// Appends one record; when it returns, the record is where the sink says it is.
+    pub(super) fn write(&mut self, author: &Author<'_>, draft: &Draft<'_>) -> Result<(), AuditError> {
+        if self.broken {
+            return Err(AuditError::Broken { sink: format!("`{}`", crate::name::show(&self.path)) });
+        }
+        if draft.bound() > LINE_MAX {
+            let sink = format!("`{}`", crate::name::show(&self.path));
+            return Err(AuditError::TooLong { sink, limit: LINE_MAX });
+        }
+        self.head.lock()?;
+        let written = self.append(author, draft);
+        self.head.unlock();
+        written
+    }
+
+    /// Names the chain before its first record, so that a log that loses that record is noticed too; notes that a log is
+    /// new, so that an empty one does not look as if it had been emptied.
+    fn begin(&mut self, created: bool) -> Result<(), AuditError> {
+        let (log, bytes) = self.measure()?;
+        match self.head.read()? {
+            (Stored::Nothing, _) if bytes == 0 => {
+                self.head.write(&Head { chain: Chain::begin(new_stream()?), log, bytes: 0 })
+            }
+            (_, Some(head)) if created => self.head.write(&Head { log, bytes: 0, ..head }),
+            _ => Ok(()),
+        }
+    }
+
+    fn append(&mut self, author: &Author<'_>, draft: &Draft<'_>) -> Result<(), AuditError> {
+        let created = self.follow()?;
+        let (stored, head) = self.head.read()?;
+        let (log, size) = self.measure()?;
+        let end = self.end(size, head.as_ref())?;
+        let is_new = created || head.is_none_or(|head| head.log != log || head.bytes == 0);
+        let (chain, broken) = resume(stored, end.chain, is_new);
+        let chain = match chain {
+            Some(chain) => chain,
+            None => Chain::begin(new_stream()?),
+        };
+
+        let mut writer = Writer { log: &self.log, chain, lead: end.unfinished, buffer: Vec::new() };
+        let now = SystemTime::now();
+        let none = Lists::default();
+        if let Some(junk) = &end.junk {
+            let detail = Detail::Quarantined { offset: junk.offset, length: junk.length, sha256: junk.sha256.hex() };
+            let reason = "bytes at the end of the log were no record";
+            writer
+                .write(&note(author, Event::Quarantined, reason, &detail, &none, now))
+                .map_err(|e| self.failed("write", e))?;
+        }
+        if let Some(broken) = broken {
+            let expected = if let Stored::Chain(chain) = stored { chain } else { chain };
+            let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
+            writer
+                .write(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now))
+                .map_err(|e| self.failed("write", e))?;
+        }
+        writer.write(draft).map_err(|error| self.failed("write", error))?;
+        let chain = writer.chain;
+        if self.sync
+            && let Err(errno) = rustix::fs::fdatasync(&self.log)
+        {
+            self.broken = true;
+            return Err(self.failed("sync", errno));
+        }
+        if stored == Stored::Damaged {
+            self.head.shorten()?;
+        }
+        let (log, bytes) = self.measure()?;
+        self.head.write(&Head { chain, log, bytes })
+    }
+
+    /// Opens the log again if its name no longer stands for the opened one; says whether it had to be made.
+    fn follow(&mut self) -> Result<bool, AuditError> {
+        let (opened, _) = self.measure()?;
+        if rustix::fs::lstat(&self.path).is_ok_and(|stat| Identity::of(&stat) == opened) {
+            return Ok(false);
+        }
+        let (log, created) = open_checked(&self.path, OFlags::APPEND)?;
+        self.log = log;
+        Ok(created)
+    }
+
+    fn measure(&self) -> Result<(Identity, u64), AuditError> {
+        let stat = rustix::fs::fstat(&self.log).map_err(|errno| self.failed("look at", errno))?;
+        Ok((Identity::of(&stat), u64::try_from(stat.st_size).unwrap_or_default()))
+    }
+
+    /// The end of the log. The last bytes are enough where they are what the head says; else lines are looked at as a
+    /// whole, backwards.
+    fn end(&self, size: u64, head: Option<&Head>) -> Result<End, AuditError> {
+        if size == 0 {
+            return Ok(End::default());
+        }
+        let last = self.read_last(size, GLANCE)?;
+        let tail = last.strip_suffix(b"\n").and_then(Tail::read);
+        if let (Some(tail), Some(head)) = (tail, head)
+            && tail.chain == head.chain
+        {
+            return Ok(End { chain: Some(tail.chain), ..End::default() });
+        }
+        let mut wanted = 64 * 1024;
+        loop {
+            let window = self.read_last(size, wanted)?;
+            if let Some(end) = find_end(&window, size) {
+                return Ok(end);
+            }
+            if wanted >= LOOK_BACK {
+                return Err(AuditError::NoRecord { path: self.path.clone(), bytes: wanted });
+            }
+            wanted *= 8;
+        }
+    }
+
+    fn read_last(&self, size: u64, wanted: u64) -> Result<Vec<u8>, AuditError> {
+        let length = wanted.min(size);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        self.log.read_exact_at(&mut bytes, size - length).map_err(|error| self.failed("read", error))?;
+        Ok(bytes)
+    }
+
+    fn failed(&self, doing: &'static str, error: impl Into<io::Error>) -> AuditError {
+        AuditError::File { path: self.path.clone(), doing, error: error.into() }
+    }
+
+    /// The log's path, `{uid}` expanded.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// More than the end of any record.
+const GLANCE: u64 = 512;
+
+/// No line is longer: what looks for the last record knows how far it has to look.
+const LINE_MAX: usize = 16 * 1024 * 1024;
+
+/// How far back a whole record is looked for: further than a line can be long.
+const LOOK_BACK: u64 = 64 * 1024 * 8 * 8 * 8;
+
+/// What the end of a log is.
+#[derive(Debug, Default)]
+struct End {
+    /// The last whole record.
+    chain: Option<Chain>,
+    /// What comes after it.
+    junk: Option<Junk>,
+    /// The log does not end with a newline.
+    unfinished: bool,
+}
+
+#[derive(Debug)]
+struct Junk {
+    offset: u64,
+    length: u64,
+    sha256: Digest,
+}
+
+/// Finds the last whole record in the last bytes of a log of `size`; `None` if more has to be looked at.
+fn find_end(window: &[u8], size: u64) -> Option<End> {
+    let window_at = size - window.len() as u64;
+    let unfinished = !window.ends_with(b"\n");
+    let mut line_end = window.len();
+    loop {
+        let before = window.get(..line_end)?;
+        let line_start = before.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+        let start = match line_start {
+            Some(start) => start,
+            None if window_at == 0 => 0,
+            None => return None,
+        };
+        let found = before.get(start..).and_then(whole_record);
+        if found.is_some() || line_start.is_none() {
+            let junk_at = if found.is_some() { line_end + 1 } else { 0 };
+            let junk = window.get(junk_at..).filter(|junk| !junk.is_empty()).map(|junk| Junk {
+                offset: window_at + junk_at as u64,
+                length: junk.len() as u64,
+                sha256: Digest::of(junk),
+            });
+            return Some(End { chain: found.map(|tail| tail.chain), junk, unfinished });
+        }
+        line_end = start.saturating_sub(1);
+    }
+}
+
+/// A record of the sink's own.
+fn note<'a>(
+    author: &Author<'_>,
+    event: Event,
+    reason: &str,
+    detail: &Detail,
+    lists: &'a Lists,
+    now: SystemTime,
+) -> Draft<'a> {
+    let statement = Statement { event, outcome: Outcome::Succeeded, reason: Some(reason), detail: Some(detail) };
+    Draft::new(author, statement, lists, now)
+}
+
+struct Writer<'a> {
+    log: &'a File,
+    chain: Chain,
+    /// A newline has to end what is before.
+    lead: bool,
+    buffer: Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, draft: &Draft<'_>) -> io::Result<()> {
+        self.buffer.clear();
+        if self.lead {
+            self.buffer.push(b'\n');
+        }
+        let start = self.buffer.len();
+        draft.line(Assurance::File, &mut self.buffer);
+        let next = self.chain.seal(&mut self.buffer, start);
+        let mut log = self.log;
+        log.write_all(&self.buffer)?;
+        (self.chain, self.lead) = (next, false);
+        Ok(())
+    }
+}
+
+/// A name for a new chain.
+pub(super) fn new_stream() -> Result<StreamId, AuditError> {
+    random().map(StreamId)
+}
+
+/// Random bytes from the system.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], AuditError> {
+    let mut bytes = [0; N];
+    let rng = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&rng, &mut bytes).map_err(|_| AuditError::Random)?;
+    Ok(bytes)
+}

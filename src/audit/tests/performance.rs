@@ -1,0 +1,66 @@
+//! What the audit costs. Run by hand: `cargo test --release --lib audit::tests::performance -- --ignored --nocapture`.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn time(mut what: impl FnMut()) -> Duration {
+    let once = || {
+        let started = Instant::now();
+        what();
+        started.elapsed()
+    };
+    median(std::iter::repeat_with(once).take(300).collect())
+}
+
+#[test]
+#[ignore = "measures; only a release build on a quiet machine says anything"]
+fn costs() {
+    let folder = Folder::new();
+    let notes: Vec<_> = (0..20).map(|index| note(&format!("NAME_{index}"))).collect();
+    let many: Vec<_> = (0..1000).map(|index| note(&format!("NAME_{index}"))).collect();
+    write(&mut folder.auditor(), 1);
+    let two = |sync| {
+        time(|| {
+            let sink = Sink::File { path: folder.log().to_str().unwrap().to_owned(), sync };
+            let mut auditor = Auditor::open(&[sink], context()).unwrap();
+            auditor.record(Event::AccessRequested, Outcome::Allowed, None, &notes).unwrap();
+            drop(auditor.release((), &notes).unwrap());
+        })
+    };
+    println!("open and two records of 20 secrets: {:?}", two(false));
+    println!("the same with sync: {:?}", two(true));
+    let mut auditor = folder.auditor();
+    println!("one record of 1,000 secrets: {:?}", time(|| drop(auditor.release((), &many).unwrap())));
+    let caller = crate::policy::eval::Caller::default();
+    println!("gathering the actor: {:?}", time(|| drop(Actor::of_this_process(&caller))));
+}
+
+#[test]
+#[ignore = "measures; only a release build on a quiet machine says anything"]
+fn a_million_records_are_verified() {
+    let folder = Folder::new();
+    let context = context();
+    let author = Author { context: &context, access: "0123456789abcdef" };
+    let lists = Lists::notes(&[note("A"), note("B"), note("C")]);
+    let statement = Statement { event: Event::AccessReleased, outcome: Outcome::Succeeded, reason: None, detail: None };
+    let draft = Draft::new(&author, statement, &lists, SystemTime::now());
+    let mut chain = chain::Chain::begin(sink_file::new_stream().unwrap());
+    let mut log = std::io::BufWriter::new(File::create(folder.log()).unwrap());
+    let mut line = Vec::new();
+    for _ in 0..1_000_000 {
+        line.clear();
+        draft.line(Assurance::File, &mut line);
+        chain = chain.seal(&mut line, 0);
+        log.write_all(&line).unwrap();
+    }
+    log.into_inner().unwrap();
+    let started = Instant::now();
+    assert_eq!(assert_state(&[&folder.log()], State::Intact).records, 1_000_000);
+    println!("1,000,000 records of {} bytes: {:?}", line.len(), started.elapsed());
+}
