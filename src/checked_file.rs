@@ -221,6 +221,21 @@ pub fn check_folder(folder: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Checks a program that a grant names: the file, which need not be readable, and every folder above it.
+///
+/// # Errors
+/// Someone else could write it or put another file in its place.
+pub fn check_program(path: &Path) -> Result<(), FileError> {
+    let fail = |kind| FileError { path: path.to_owned(), kind };
+    let stat = rustix::fs::stat(path).map_err(|errno| fail(FileErrorKind::Io(errno.into())))?;
+    let us = rustix::process::geteuid().as_raw();
+    check_owner(&stat, us, path).map_err(fail)?;
+    if writable(&stat, us, Use::Public) && !read_only_at(path) {
+        return Err(fail(FileErrorKind::Writable { at: path.to_owned(), mode: stat.st_mode & 0o7777 }));
+    }
+    check_folders_above(path)
+}
+
 fn check_ancestors(path: &Path) -> Result<(), FileErrorKind> {
     let us = rustix::process::geteuid().as_raw();
     // `..` is taken apart by the kernel, not by us: its folder is looked at by name, so that the check follows the walk.

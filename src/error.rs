@@ -202,6 +202,16 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// What the arguments ask for, when they are too wrong to be parsed: a script that wants JSON gets JSON.
+    pub fn asked_for(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Self {
+        let own: Vec<_> = arguments.into_iter().take_while(|argument| argument != "--").collect();
+        let as_two = own.windows(2).any(|pair| matches!(pair, [a, b] if a == "--error-format" && b == "json"));
+        let as_one = own.iter().any(|argument| argument == "--error-format=json");
+        if as_two || as_one { Self::Json } else { Self::Text }
+    }
+}
+
 /// The nearest of `candidates` to `word`, if it is near enough to be what was meant.
 pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates

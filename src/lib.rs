@@ -2,19 +2,39 @@
 //! writes every access down first.
 //!
 //! The modules, in the order in which data flows through them:
-//! - [`policy`]: TOML to types, types and a request to a verdict;
-//! - [`store`]: where values live;
-//! - [`generate`]: new values, from the kernel's randomness.
-//! - [`audit`]: every access is written down before it happens; who holds a `Permit` or a `Released` was written down;
+//! - [`cli`]: arguments to one strict struct for each command;
+//! - [`run`]: the story, one function for each command; [`setting`]: where each one starts;
+//! - [`policy`]: TOML to types, types and a request to a verdict; [`caller`]: who asks;
+//! - [`audit`]: written down first;
+//! - [`resolve`]: from a permit to the values; [`store`]: where values live;
+//! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it;
+//! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`change`], [`init`], [`generate`]: writing; [`audit_log`]: reading logs;
+//! - [`name`], [`secret`], [`error`], [`output`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("vouchsafe is built for Linux: it leans on execve, /proc, flock and prctl as Linux has them");
 
 pub mod audit;
+pub mod audit_log;
+pub mod caller;
+pub mod change;
 pub mod checked_file;
+pub mod child;
+pub mod cli;
 pub mod error;
+pub mod explain;
 pub mod generate;
+pub mod init;
+pub mod inject;
+pub mod inspect;
+pub mod lint;
+pub mod manual;
 pub mod name;
+pub mod output;
 pub mod policy;
+pub mod resolve;
+pub mod run;
 pub mod secret;
+pub mod setting;
 pub mod store;
+pub mod sys;

@@ -121,6 +121,12 @@ impl<'p> Permit<'p> {
     pub fn grant(&self) -> &Grant<'p> {
         &self.grant
     }
+
+    /// What was granted, for the one who uses the permit up.
+    #[must_use]
+    pub fn into_grant(self) -> Grant<'p> {
+        self.grant
+    }
 }
 
 /// Proof that the release of `T` is written down in every sink. Made by [`Auditor::release`]. No `Debug`: it holds

@@ -40,6 +40,27 @@ pub struct Policy {
     pub sinks: Vec<Sink>,
 }
 
+impl Policy {
+    /// Whether some grant names a group, so that group names have to be looked up.
+    #[must_use]
+    pub fn names_groups(&self) -> bool {
+        self.matches().any(|fields| fields.groups.iter().flatten().any(|group| matches!(group, Principal::Name(_))))
+    }
+
+    /// Whether some grant pins a digest, so that the command has to be read.
+    #[must_use]
+    pub fn pins_digests(&self) -> bool {
+        self.matches().any(|fields| fields.sha256.is_some())
+    }
+
+    fn matches(&self) -> impl Iterator<Item = &Match> {
+        self.grants.iter().filter_map(|rule| match &rule.to {
+            Audience::Anyone => None,
+            Audience::Matching(fields) => Some(fields),
+        })
+    }
+}
+
 /// Where values live.
 #[derive(Debug, Clone)]
 pub enum Store {

@@ -57,6 +57,45 @@ impl<'a> AgeFile<'a> {
         }
     }
 
+    /// The document in bytes that lie elsewhere: an older version of the file, as git hands it to a textconv.
+    ///
+    /// # Errors
+    /// Those of [`Self::document`].
+    pub fn document_in(&self, bytes: &[u8]) -> Result<Document, StoreError> {
+        match self.content(bytes).map_err(|kind| self.sealed(kind))? {
+            Content::Document(document) => Ok(document),
+            Content::Flat(_) => Err(self.not_offered("versions: it was made by hand")),
+        }
+    }
+
+    /// Whether this store takes writes at all, before anybody is asked for a value.
+    ///
+    /// # Errors
+    /// The file was made by hand.
+    pub fn refuse_unwritable(&self) -> Result<(), StoreError> {
+        match self.store.format {
+            DocumentFormat::Sealed => Ok(()),
+            DocumentFormat::Dotenv | DocumentFormat::Json | DocumentFormat::Toml => Err(self.sealed(Kind::HandMade)),
+        }
+    }
+
+    /// [`Self::create`], unless there is a file already.
+    ///
+    /// # Errors
+    /// Those of [`Self::create`].
+    pub fn create_if_absent(&self, service: Option<&ServiceName>) -> Result<(), StoreError> {
+        if self.store.path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        match self.create(service) {
+            // Another writer was faster; its file is as good.
+            Err(StoreError { kind: StoreErrorKind::Sealed(error), .. }) if matches!(*error.kind, Kind::Exists) => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Changes the document under a lock and puts it in place; see [`write::update`]. Another environment's document is
     /// never written.
     ///
@@ -96,9 +135,12 @@ impl<'a> AgeFile<'a> {
         if made_by_hand && !self.store.unbound && self.environment.as_str() != DEVELOPMENT {
             return Err(Kind::Unbound);
         }
-        let bytes = checked_file::read(&self.store.path, Use::Public, MAX_FILE)?;
+        self.content(&checked_file::read(&self.store.path, Use::Public, MAX_FILE)?)
+    }
+
+    fn content(&self, bytes: &[u8]) -> Result<Content, Kind> {
         let identities = Identities::load(&self.store.identities, self.env).map_err(Kind::Identity)?;
-        let plaintext = open(&bytes, &identities)?;
+        let plaintext = open(bytes, &identities)?;
         Ok(match self.store.format {
             DocumentFormat::Sealed => {
                 let document = Document::parse(plaintext.expose())?;

@@ -85,6 +85,18 @@ impl<'a> SealedBytes<'a> {
         }
     }
 
+    /// The types of the recipients' stanzas, in the order of the header. Public: they say how many can open it, not who.
+    ///
+    /// # Errors
+    /// The header is damaged.
+    pub fn stanza_types(&self) -> Result<Vec<String>, SealedErrorKind> {
+        let census = Census::default();
+        match self.decrypt(std::iter::once(&census as &dyn Identity)) {
+            Ok(_) | Err(DecryptError::NoMatchingKeys) => Ok(census.types.into_inner()),
+            Err(error) => Err(explain(&error)),
+        }
+    }
+
     /// Pass two: with the file key that KMS has decrypted.
     ///
     /// # Errors
@@ -192,6 +204,19 @@ impl Identity for Patient<'_> {
 
     fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
         self.keep(self.inner.unwrap_stanzas(stanzas))
+    }
+}
+
+/// Notes what kinds of stanzas there are, and opens none.
+#[derive(Default)]
+struct Census {
+    types: RefCell<Vec<String>>,
+}
+
+impl Identity for Census {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+        self.types.borrow_mut().push(stanza.tag.clone());
+        None
     }
 }
 

@@ -58,6 +58,14 @@ impl PolicyError {
         &self.problems
     }
 
+    /// The problems of several files as one error; `None` if there are none.
+    #[must_use]
+    pub fn join(errors: Vec<Self>) -> Option<Self> {
+        let absent = errors.iter().any(|error| error.absent);
+        let problems: Vec<_> = errors.into_iter().flat_map(|error| error.problems).collect();
+        (!problems.is_empty()).then_some(Self { problems, absent })
+    }
+
     /// Only the first problem: what `run` says. `policy lint` shows them all.
     #[must_use]
     pub fn first_only(mut self) -> Self {

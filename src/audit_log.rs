@@ -1,0 +1,100 @@
+//! `vouchsafe audit`: reading logs. Read-only, and needs no policy.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::audit::show::{Form, show};
+use crate::audit::verify::{Report, Start, State, Unreadable, verify};
+use crate::cli;
+use crate::error::Error;
+use crate::output;
+
+/// What `vouchsafe audit verify --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Verification {
+    /// `intact`, `incomplete` or `tampered`.
+    state: &'static str,
+    /// Records whose hash fits.
+    records: u64,
+    /// Chains.
+    chains: u64,
+    /// Lines of a collected stream that are not ours.
+    foreign_lines: u64,
+    /// Blocks of bytes that are no record and that a later record accounts for.
+    quarantined: u64,
+    /// Records in which a writer says that it did not find what the last one had left.
+    discontinuities: u64,
+    /// The first findings, `path:line: what`.
+    findings: Vec<String>,
+    /// How many findings there are in all.
+    findings_total: u64,
+}
+
+impl From<&Report> for Verification {
+    fn from(report: &Report) -> Self {
+        Self {
+            state: match report.state() {
+                State::Intact => "intact",
+                State::Incomplete => "incomplete",
+                State::Tampered => "tampered",
+            },
+            records: report.records,
+            chains: report.streams,
+            foreign_lines: report.foreign_lines,
+            quarantined: report.quarantined,
+            discontinuities: report.discontinuities,
+            findings: report.findings.iter().map(ToString::to_string).collect(),
+            findings_total: report.findings_total,
+        }
+    }
+}
+
+/// Does what `vouchsafe audit` was asked for.
+///
+/// # Errors
+/// A log cannot be read; `verify` found something.
+pub fn audit(command: &cli::Audit) -> Result<(), Error> {
+    match command {
+        cli::Audit::Verify { files, json } => verify_logs(files, *json),
+        cli::Audit::Show { files, json } => {
+            files.iter().try_for_each(|path| show_log(path, if *json { Form::Json } else { Form::Table }))
+        }
+    }
+}
+
+fn verify_logs(files: &[PathBuf], json: bool) -> Result<(), Error> {
+    let report = verify(files, Start::Beginning)?;
+    let seen = Verification::from(&report);
+    if json {
+        output::print_json(&seen)?;
+    } else {
+        let mut text: String = seen.findings.iter().map(|finding| format!("{finding}\n")).collect();
+        text.push_str(&format!("{}: {} records in {} chains", seen.state, seen.records, seen.chains));
+        for (count, what) in [
+            (seen.quarantined, "torn writes quarantined"),
+            (seen.discontinuities, "discontinuities noted by a writer"),
+            (seen.foreign_lines, "lines of others"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {what}"));
+            }
+        }
+        output::print(&(text + "\n"))?;
+    }
+    report.failure().map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn show_log(path: &Path, form: Form) -> Result<(), Error> {
+    let unreadable = |error| Unreadable { path: path.to_owned(), error };
+    let mut log = BufReader::new(File::open(path).map_err(unreadable)?);
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match show(&mut log, form, &mut out).and_then(|()| out.flush()) {
+        // Whoever reads has what it wanted.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| unreadable(error).into()),
+    }
+}

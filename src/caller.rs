@@ -1,0 +1,64 @@
+//! Who runs the wrapper: uid, groups, and their names as `/etc/passwd` and `/etc/group` give them.
+//!
+//! The files are read here and not by libc: a static binary has no NSS, an empty container has no file, and NSS would load
+//! foreign code into a process that is about to hold secrets. A user known only to LDAP has a number and no name here.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::policy::eval::Caller;
+
+/// A user database larger than this is not read: names stay numbers.
+const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// The caller of this process. Group names are looked up only if `with_group_names`, since only a policy needs them.
+#[must_use]
+pub fn of_this_process(with_group_names: bool) -> Caller {
+    let uid = rustix::process::getuid().as_raw();
+    let mut gids = vec![rustix::process::getgid().as_raw()];
+    gids.extend(rustix::process::getgroups().unwrap_or_default().into_iter().map(rustix::process::Gid::as_raw));
+    let mut seen = std::collections::BTreeSet::new();
+    gids.retain(|gid| seen.insert(*gid));
+    let group_file = if with_group_names { read_database("/etc/group") } else { String::new() };
+    Caller {
+        uid,
+        user: name_of(uid, &read_database("/etc/passwd")),
+        groups: gids.into_iter().map(|gid| (gid, name_of(gid, &group_file))).collect(),
+    }
+}
+
+/// An absent or unreadable database means that nobody has a name; a grant by name then does not match, which is safe.
+fn read_database(path: impl AsRef<Path>) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(DATABASE_LIMIT + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 <= DATABASE_LIMIT => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+/// passwd(5) and group(5) agree on the fields that matter: name, password, number. The first entry of a number counts.
+fn name_of(id: u32, database: &str) -> Option<String> {
+    database.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with(['#', '+', '-']))?;
+        (fields.nth(1)?.parse::<u32>() == Ok(id)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_by_number() {
+        let passwd =
+            "# comment\n+nis::0:0\nroot:x:0:0:root:/root:/bin/bash\napi:x:1001:1001::/:/bin/false\ntwin:x:1001:1:::\n";
+        assert_eq!(name_of(0, passwd).as_deref(), Some("root"));
+        assert_eq!(name_of(1001, passwd).as_deref(), Some("api"));
+        assert_eq!(name_of(5, passwd), None);
+        assert_eq!(name_of(0, ""), None);
+        assert_eq!(name_of(7, "short:x\n:x:7:7:::\nlong:x:99999999999:1:::"), None);
+    }
+}

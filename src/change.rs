@@ -1,0 +1,291 @@
+//! Writing values: `set`, `remove`, `copy`. Each is written down before and after, and none shows a value.
+//!
+//! A value comes from standard input, from a prompt without echo, from a file or from the generator; never from an
+//! argument, where `ps` and the shell's history would keep it.
+
+use std::fmt;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::audit::{Event, Outcome, SecretNote, WritePermit};
+use crate::checked_file::plain_io;
+use crate::cli;
+use crate::error::{Cause, Class, Error};
+use crate::generate::generate;
+use crate::inject::ParentEnv;
+use crate::inspect::{NoItem, bound_item, describe_source, note_of};
+use crate::name::{VariableName, show};
+use crate::policy::eval::Caller;
+use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Source, Stage};
+use crate::secret::Secret;
+use crate::setting::Setting;
+use crate::store::document::{Document, MAX_VALUE};
+use crate::{caller, output};
+
+/// What `--generate` makes where the policy says nothing: 43 characters of 6 bits are 258 bits.
+const DEFAULT_GENERATE: Generate = Generate { length: 43, alphabet: Alphabet::UrlSafe };
+
+/// `vouchsafe set`.
+///
+/// # Errors
+/// There is no value, it cannot be used, or the store does not take it.
+pub fn set(options: &cli::Set, parent: &ParentEnv) -> Result<(), Error> {
+    let setting = Setting::load(&options.selection, parent)?;
+    let item = bound_item(&setting.policy, &options.name)?.clone();
+    refuse_fixed(&options.name, &item)?;
+    let store = setting.open_age_file(&item.store)?;
+    store.refuse_unwritable()?;
+    let value = value_for(options, &setting.policy)?;
+    let version = write_one(&setting, &options.name, &item, Event::SecretWritten, |document, author, now| {
+        Ok(document.set(&item.item, value, author, now)?)
+    })?;
+    output::print(&format!("{} is version {version}\n", options.name))
+}
+
+/// `vouchsafe remove`.
+///
+/// # Errors
+/// There is no such item, or the store does not take the change.
+pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
+    let setting = Setting::load(&options.selection, parent)?;
+    let item = bound_item(&setting.policy, &options.name)?.clone();
+    write_one(&setting, &options.name, &item, Event::SecretRemoved, |document, _, _| {
+        if document.item(&item.item).is_none() {
+            return Err(absent(&options.name, &item));
+        }
+        document.remove(&item.item)?;
+        Ok(0)
+    })?;
+    output::print(&format!("{} is removed; the binding in the policy is still there\n", options.name))
+}
+
+/// `vouchsafe copy`.
+///
+/// # Errors
+/// A name is missing at one end, or there already at the other; a store fails.
+pub fn copy(options: &cli::Copy, parent: &ParentEnv) -> Result<(), Error> {
+    let from = Setting::of_file(&options.from, parent)?;
+    let to = Setting::of_file(&options.to, parent)?;
+    let caller = caller::of_this_process(false);
+    for name in &options.names {
+        let (source, target) = (bound_item(&from.policy, name)?.clone(), bound_item(&to.policy, name)?.clone());
+        refuse_fixed(name, &target)?;
+        let value = read_for_copy(&from, &caller, name, &source)?;
+        let version = write_one(&to, name, &target, Event::SecretWritten, |document, author, now| {
+            if document.item(&target.item).is_some() && !options.overwrite {
+                return Err(ChangeError::Exists(name.clone()).into());
+            }
+            Ok(document.set(&target.item, value, author, now)?)
+        })?;
+        output::print(&format!("{name} is version {version} in {}\n", to.policy.environment))?;
+    }
+    Ok(())
+}
+
+/// The value leaves its store for another store; that is a release, and written down as one.
+fn read_for_copy(from: &Setting<'_>, caller: &Caller, name: &VariableName, item: &ItemRef) -> Result<Secret, Error> {
+    let mut auditor = from.open_auditor(caller, None)?;
+    let note = note_of(name, item);
+    auditor.record(Event::AccessRequested, Outcome::Allowed, Some("copy"), std::slice::from_ref(&note))?;
+    let document = from.open_age_file(&item.store)?.document()?;
+    let Some((stage, version)) = document.get(&item.item, item.version, item.stage) else {
+        auditor.record(Event::AccessFailed, Outcome::Failed, Some("copy: the item is missing"), &[note])?;
+        return Err(absent(name, item));
+    };
+    let note = SecretNote { version: Some(version.number), stage: Some(stage.word()), ..note };
+    auditor.record(Event::AccessReleased, Outcome::Succeeded, Some("copy"), &[note])?;
+    Ok(version.value.duplicate())
+}
+
+/// Writes the intent down, changes the document under its lock, writes the outcome down. If the outcome cannot be written
+/// the change stands, and the error says so.
+fn write_one(
+    setting: &Setting<'_>,
+    name: &VariableName,
+    item: &ItemRef,
+    event: Event,
+    change: impl FnOnce(&mut Document, &str, SystemTime) -> Result<u64, Error>,
+) -> Result<u64, Error> {
+    let caller = caller::of_this_process(false);
+    let store = setting.open_age_file(&item.store)?;
+    let mut auditor = setting.open_auditor(&caller, None)?;
+    let note = note_of(name, item);
+    let permit = auditor.begin_write(None, std::slice::from_ref(&note))?;
+    let author = author(&caller);
+    let written = carry_out(&permit, setting, item, || {
+        if event == Event::SecretWritten {
+            store.create_if_absent(setting.policy.service.as_ref())?;
+        }
+        store.update(|document| change(document, &author, SystemTime::now()))
+    });
+    match written {
+        Ok(version) => {
+            let version_note = (version > 0).then_some(version);
+            let note = SecretNote { version: version_note, stage: Some(Stage::Current.word()), ..note };
+            auditor.record(event, Outcome::Succeeded, None, &[note])?;
+            Ok(version)
+        }
+        Err(error) => {
+            auditor.record(event, Outcome::Failed, Some(&error.to_string()), &[note])?;
+            Err(error)
+        }
+    }
+}
+
+/// A store is changed only with the proof that this very change was written down.
+fn carry_out<T>(
+    permit: &WritePermit,
+    setting: &Setting<'_>,
+    item: &ItemRef,
+    change: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    if permit.covers(&item.store, &item.item) {
+        change()
+    } else {
+        Err(ChangeError::NotCovered(setting.policy.environment.to_string()).into())
+    }
+}
+
+fn author(caller: &Caller) -> String {
+    let user = caller.user.clone().unwrap_or_else(|| format!("uid {}", caller.uid));
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let text = crate::name::escape(&format!("{user}@{host}"));
+    text.chars().take(200).collect()
+}
+
+fn absent(name: &VariableName, item: &ItemRef) -> Error {
+    NoItem { name: name.clone(), place: describe_source(&Source::Item(item.clone())) }.into()
+}
+
+/// A binding to one version or to a field names something that a new value would not be.
+fn refuse_fixed(name: &VariableName, item: &ItemRef) -> Result<(), Error> {
+    if item.version.is_some() {
+        Err(ChangeError::FixedVersion(name.clone()).into())
+    } else if item.field.is_some() {
+        Err(ChangeError::Field(name.clone()).into())
+    } else {
+        Ok(())
+    }
+}
+
+/// The value to write.
+fn value_for(options: &cli::Set, policy: &Policy) -> Result<Secret, Error> {
+    let value = if options.generate {
+        let rotation = policy.secrets.get(&options.name).and_then(|binding| binding.rotate.as_ref());
+        generate(rotation.map_or(&DEFAULT_GENERATE, |rotation| &rotation.generate))?
+    } else if let Some(path) = &options.from_file {
+        from_file(path)?
+    } else if std::io::stdin().is_terminal() {
+        from_prompt(&options.name)?
+    } else {
+        from_stdin(options.keep_newline)?
+    };
+    if value.expose().is_empty() && !options.allow_empty {
+        return Err(ChangeError::Empty.into());
+    }
+    if value.expose().contains(&0) {
+        return Err(ChangeError::Nul.into());
+    }
+    Ok(value)
+}
+
+fn from_file(path: &Path) -> Result<Secret, Error> {
+    let read = || {
+        let file = std::fs::File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other("not a regular file"));
+        }
+        bounded(file)
+    };
+    read().map_err(|error| ChangeError::Unreadable(format!("`{}`", show(path)), plain_io(&error)).into())
+}
+
+fn from_stdin(keep_newline: bool) -> Result<Secret, Error> {
+    let value = bounded(std::io::stdin().lock())
+        .map_err(|error| ChangeError::Unreadable("standard input".into(), plain_io(&error)))?;
+    if keep_newline {
+        return Ok(value);
+    }
+    let bytes = value.expose();
+    let bytes = bytes.strip_suffix(b"\n").map_or(bytes, |bytes| bytes.strip_suffix(b"\r").unwrap_or(bytes));
+    Ok(Secret::new(bytes.to_vec()))
+}
+
+/// At most one byte more than a value may have, into a buffer that does not grow.
+fn bounded(source: impl Read) -> std::io::Result<Secret> {
+    let mut bytes = Vec::with_capacity(MAX_VALUE + 2);
+    source.take(MAX_VALUE as u64 + 1).read_to_end(&mut bytes)?;
+    let value = Secret::new(bytes);
+    if value.expose().len() > MAX_VALUE {
+        return Err(std::io::Error::other("it is larger than any value may be"));
+    }
+    Ok(value)
+}
+
+fn from_prompt(name: &VariableName) -> Result<Secret, Error> {
+    let ask = |prompt: String| {
+        rpassword::prompt_password(prompt)
+            .map(|text| Secret::new(text.into_bytes()))
+            .map_err(|error| ChangeError::Unreadable("the terminal".into(), plain_io(&error)))
+    };
+    let first = ask(format!("value of {name} (not shown): "))?;
+    let second = ask("again: ".into())?;
+    if first.same_as(&second) { Ok(first) } else { Err(ChangeError::Differ.into()) }
+}
+
+/// Why nothing was written. No content.
+#[derive(Debug)]
+enum ChangeError {
+    Differ,
+    Empty,
+    Exists(VariableName),
+    Field(VariableName),
+    FixedVersion(VariableName),
+    NotCovered(String),
+    Nul,
+    Unreadable(String, String),
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Differ => write!(f, "the two values differ; nothing was written"),
+            Self::Empty => write!(f, "the value is empty; nothing was written"),
+            Self::Exists(name) => write!(f, "`{name}` has a value there already; nothing was written"),
+            Self::Field(name) => {
+                write!(f, "`{name}` is bound to a field of its item; a new value would replace the whole item")
+            }
+            Self::FixedVersion(name) => write!(f, "`{name}` is bound to a fixed version; a new one would not be read"),
+            Self::NotCovered(environment) => {
+                write!(f, "the audit record does not cover this change in `{environment}`")
+            }
+            Self::Nul => write!(f, "the value holds a NUL byte, which no environment can carry; nothing was written"),
+            Self::Unreadable(what, why) => write!(f, "{what}: {why}"),
+        }
+    }
+}
+
+impl Cause for ChangeError {
+    fn class(&self) -> Class {
+        match self {
+            Self::NotCovered(_) => Class::Internal,
+            Self::Differ
+            | Self::Empty
+            | Self::Exists(_)
+            | Self::Field(_)
+            | Self::FixedVersion(_)
+            | Self::Nul
+            | Self::Unreadable(..) => Class::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Empty => Some("if that is meant: --allow-empty".into()),
+            Self::Exists(_) => Some("if that is meant: --overwrite".into()),
+            Self::Field(_) => Some("bind the whole item under a name with `inject = false`, and set that".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Arguments to one strict struct for each command. Reads no file, no clock and no environment.
+//!
+//! No option has a default from the environment here and none takes a value: what clap does not know it cannot print in
+//! `--help`. Its error messages are rewritten, because they cite what was typed, and a secret typed in the wrong place must
+//! not end up on a terminal that is recorded, or in a log of CI.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Cause, Class, Format};
+use crate::name::{EnvironmentName, ServiceName, VariableName, escape};
+
+/// Grants a process exactly the secrets its policy allows, as environment variables and in no other way, and writes every
+/// access down first.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vouchsafe",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// How errors are printed on standard error.
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = ErrorFormat::Text)]
+    pub error_format: ErrorFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// `--error-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ErrorFormat {
+    /// Lines for a person.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl From<ErrorFormat> for Format {
+    fn from(format: ErrorFormat) -> Self {
+        match format {
+            ErrorFormat::Json => Self::Json,
+            ErrorFormat::Text => Self::Text,
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fetch, decrypt, inject, and become the command.
+    Run(Run),
+    /// Is this policy valid, reachable, complete, due? Shows no value.
+    Check(Check),
+    /// What would this user and command get, and why; what of the environment stays and goes? Fetches nothing.
+    Explain(Explain),
+    /// Names, stores, versions, stages, age. Shows no value.
+    List(List),
+    /// Write a value: from standard input, a prompt, a file or the generator.
+    Set(Set),
+    /// Remove an item from its store.
+    Remove(Remove),
+    /// The versions of an item. Shows no value.
+    History(History),
+    /// Copy values from one environment's store to another's. Shows no value.
+    Copy(Copy),
+    /// Write a first policy, identity and sealed file that work at once.
+    Init(Init),
+    /// Read and verify audit logs.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Look at policies themselves.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// Which policy.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Selection {
+    /// The environment, such as prod. Also VOUCHSAFE_ENV.
+    #[arg(long, short = 'e', value_name = "ENVIRONMENT")]
+    pub env: Option<EnvironmentName>,
+    /// The service, such as api. Also VOUCHSAFE_SERVICE.
+    #[arg(long, short = 's', value_name = "SERVICE")]
+    pub service: Option<ServiceName>,
+    /// The policy file. Also VOUCHSAFE_POLICY.
+    #[arg(long, short = 'p', value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
+/// `vouchsafe run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Which policy.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Ask for these secrets only, instead of all that the policy injects.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Option<Vec<VariableName>>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `vouchsafe explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Which policy.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Explain these secrets only.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Option<Vec<VariableName>>,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// The command and its arguments.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `vouchsafe check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Which policy.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Look at the policy and at file modes only; open no store.
+    #[arg(long)]
+    pub offline: bool,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vouchsafe list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Which policy.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Show what this sealed file holds, as text that git can compare (textconv). Without an identity, show who can open it.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vouchsafe set`.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The name of the secret, as the policy binds it.
+    #[arg(value_parser = quiet_name)]
+    pub name: VariableName,
+    /// Which policy.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Generate the value, as the policy's `rotate.generate` says.
+    #[arg(long, conflicts_with = "from_file")]
+    pub generate: bool,
+    /// Take the value from this file, byte for byte.
+    #[arg(long, value_name = "FILE")]
+    pub from_file: Option<PathBuf>,
+    /// Keep the final newline of standard input, which is otherwise taken off.
+    #[arg(long, conflicts_with_all = ["generate", "from_file"])]
+    pub keep_newline: bool,
+    /// An empty value is meant.
+    #[arg(long)]
+    pub allow_empty: bool,
+}
+
+/// `vouchsafe remove`.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// The name of the secret, as the policy binds it.
+    #[arg(value_parser = quiet_name)]
+    pub name: VariableName,
+    /// Which policy.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// `vouchsafe history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The name of the secret, as the policy binds it.
+    #[arg(value_parser = quiet_name)]
+    pub name: VariableName,
+    /// Which policy.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vouchsafe copy`.
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// The policy file to copy from.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// The policy file to copy to.
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Write over values that are already there.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The names of the secrets, bound by both policies.
+    #[arg(required = true, value_name = "NAME", value_parser = quiet_name)]
+    pub names: Vec<VariableName>,
+}
+
+/// `vouchsafe init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The environment.
+    #[arg(long, short = 'e', value_name = "ENVIRONMENT", default_value = "dev")]
+    pub env: EnvironmentName,
+    /// The service; without it the policy is for every service of the environment.
+    #[arg(long, short = 's', value_name = "SERVICE")]
+    pub service: Option<ServiceName>,
+    /// Where to write `policies/` and `secrets/`.
+    #[arg(value_name = "FOLDER", default_value = ".")]
+    pub folder: PathBuf,
+    /// Where to write the identity. Default: ~/.config/vouchsafe/ENVIRONMENT.key; as root /etc/vouchsafe/ENVIRONMENT.key.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+}
+
+/// `vouchsafe audit`.
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
+    Verify {
+        /// The log files, oldest first.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The records as a table.
+    Show {
+        /// The log files, oldest first.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The records as they are, one JSON object on each line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `vouchsafe policy`.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Check policy files, without looking at stores.
+    Lint {
+        /// The policy files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Print the JSON Schema of the policy file.
+    Schema,
+}
+
+/// A name in a place where somebody may type the value instead: the text is not cited.
+fn quiet_name(text: &str) -> Result<VariableName, &'static str> {
+    VariableName::new(text).map_err(|_| "letters, digits and `_`, not starting with a digit")
+}
+
+/// What parsing leads to.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command.
+    Command(Box<Cli>),
+    /// Help or version, for standard output.
+    Text(String),
+}
+
+/// Parses the arguments, the program's own name first.
+///
+/// # Errors
+/// The command line is wrong.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
+            _ => Err(UsageError::from(&error)),
+        },
+    }
+}
+
+/// The definition of the command line, for completions and the manual.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// The command line is wrong. Cites options and what they want, never a word that could be a value.
+#[derive(Debug)]
+pub struct UsageError {
+    message: String,
+    hint: Option<String>,
+}
+
+impl UsageError {
+    /// A wrong command line that only the command itself can see.
+    #[must_use]
+    pub fn new(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { message: message.into(), hint }
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Cause for UsageError {
+    fn class(&self) -> Class {
+        Class::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+impl From<&clap::Error> for UsageError {
+    fn from(error: &clap::Error) -> Self {
+        let argument = context(error, ContextKind::InvalidArg);
+        let is_option = argument.starts_with('-');
+        let hint = match error.kind() {
+            ErrorKind::UnknownArgument if !is_option => Some(
+                "a value is never an argument, where `ps` and the shell's history would keep it: \
+                 use standard input or --from-file; a command to run stands after `--`"
+                    .into(),
+            ),
+            ErrorKind::UnknownArgument => suggestion(error, ContextKind::SuggestedArg),
+            ErrorKind::InvalidSubcommand => suggestion(error, ContextKind::SuggestedSubcommand)
+                .or_else(|| Some("to run a command write: vouchsafe run -- COMMAND".into())),
+            ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") => {
+                Some("vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
+            }
+            _ => None,
+        };
+        let argument = escape(argument.split('=').next().unwrap_or_default());
+        let message = match error.kind() {
+            ErrorKind::UnknownArgument if is_option => format!("there is no option `{argument}` here"),
+            ErrorKind::UnknownArgument => "there is an argument too many (not shown, it may be a value)".into(),
+            ErrorKind::InvalidSubcommand => {
+                format!("there is no command `{}`", escape(&context(error, ContextKind::InvalidSubcommand)))
+            }
+            ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                "no command is given".into()
+            }
+            ErrorKind::MissingRequiredArgument => format!("missing: {argument}"),
+            ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+                let wanted = context(error, ContextKind::ValidValue);
+                let wanted = if wanted.is_empty() { String::new() } else { format!("; one of: {wanted}") };
+                format!("what `{argument}` was given is not valid (not shown){wanted}")
+            }
+            ErrorKind::ArgumentConflict => {
+                format!("`{argument}` cannot stand beside `{}`", escape(&context(error, ContextKind::PriorArg)))
+            }
+            ErrorKind::NoEquals => format!("`{argument}` wants its value after `=`"),
+            ErrorKind::TooManyValues | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
+                format!("`{argument}` was given the wrong number of values")
+            }
+            _ => "the command line is wrong".into(),
+        };
+        Self { message, hint: hint.or_else(|| Some("vouchsafe --help".into())) }
+    }
+}
+
+fn context(error: &clap::Error, kind: ContextKind) -> String {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        _ => String::new(),
+    }
+}
+
+fn suggestion(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    let nearest = context(error, kind);
+    (!nearest.is_empty()).then(|| format!("did you mean `{nearest}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Parsed, UsageError> {
+        super::parse(std::iter::once("vouchsafe").chain(line.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn no_option_takes_anything_from_the_environment() {
+        fn walk(command: &clap::Command) {
+            // clap's `env` feature is off, so an argument has no way to name a variable; this holds the other half.
+            for argument in command.get_arguments() {
+                assert!(!argument.get_default_values().iter().any(|value| value.to_string_lossy().contains('$')));
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&definition());
+    }
+
+    #[test]
+    fn a_value_in_the_wrong_place_is_not_cited() {
+        for line in [
+            &["set", "NAME", "hunter2"][..],
+            &["set", "hun-ter2"],
+            &["set", "--from-file=x", "--hunter2=hunter2"],
+            &["run", "--only", "hun-ter2", "--", "x"],
+            &["run", "--env", "hun/ter2", "--", "x"],
+            &["set", "NAME", "--generate=hunter2"],
+        ] {
+            let error = parse(line).unwrap_err();
+            let text = format!("{error} {:?}", error.hint());
+            let cited = text.replace("--hunter2`", "");
+            assert!(!cited.contains("hunter2") && !cited.contains("hun-ter2") && !cited.contains("hun/ter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_after_the_dashes_belongs_to_the_child() {
+        let Ok(Parsed::Command(cli)) = parse(&["run", "--env", "prod", "--", "cmd", "--env", "x", "--", "-h"]) else {
+            panic!("does not parse")
+        };
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        assert_eq!(run.command, ["cmd", "--env", "x", "--", "-h"]);
+        assert_eq!(run.selection.env.unwrap().as_str(), "prod");
+    }
+}

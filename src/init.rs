@@ -1,0 +1,186 @@
+//! `vouchsafe init`: a first policy, identity and sealed file that work at once, with the modes that the checks want.
+//!
+//! Nothing that exists is written over: a second `init` says what is there. The identity is written first and the policy
+//! last, so that a policy on disk always has what it names.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use age::secrecy::ExposeSecret;
+
+use crate::checked_file::plain_io;
+use crate::cli;
+use crate::error::{Cause, Class, Error};
+use crate::inject::ParentEnv;
+use crate::name::show;
+use crate::setting::{Setting, is_root};
+use crate::{caller, output};
+
+/// Writes everything, then loads the policy as `run` would.
+///
+/// # Errors
+/// Something is there already, or cannot be written.
+pub fn init(options: &cli::Init, parent: &ParentEnv) -> Result<(), Error> {
+    let layout = Layout::new(options, parent)?;
+    layout.refuse_existing()?;
+    let identity = age::x25519::Identity::generate();
+    for folder in layout.folders() {
+        make_folder(folder)?;
+    }
+    let key = identity.to_string();
+    let recipient = identity.to_public().to_string();
+    let text = format!("# vouchsafe identity of the environment {}\n# public key: {recipient}\n", options.env);
+    write_new(&layout.identity, &[text.as_bytes(), key.expose_secret().as_bytes(), b"\n"], 0o600)?;
+    let user = caller::of_this_process(false);
+    let user = user.user.unwrap_or_else(|| user.uid.to_string());
+    write_new(&layout.policy, &[layout.policy_text(options, &recipient, &user).as_bytes()], 0o644)?;
+
+    let setting = Setting::of_file(&layout.policy, parent)?;
+    for name in setting.policy.stores.keys() {
+        setting.open_age_file(name)?.create(options.service.as_ref())?;
+    }
+    output::print(&layout.what_next(options))
+}
+
+/// Where everything goes.
+struct Layout {
+    policy: PathBuf,
+    sealed: PathBuf,
+    identity: PathBuf,
+    log: PathBuf,
+}
+
+impl Layout {
+    fn new(options: &cli::Init, parent: &ParentEnv) -> Result<Self, Error> {
+        let io = |error: io::Error| InitError { path: options.folder.clone(), why: plain_io(&error) };
+        let folder = std::fs::canonicalize(&options.folder).map_err(io)?;
+        let own = parent.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let (keys, logs) = match (is_root(), own) {
+            (true, _) => ("/etc/vouchsafe".into(), "/var/log/vouchsafe".into()),
+            (false, Some(home)) => (home.join(".config/vouchsafe"), home.join(".local/state/vouchsafe")),
+            (false, None) => {
+                let why =
+                    "HOME is not set, so there is no place of your own for the identity; name one with --identity";
+                return Err(InitError { path: options.folder.clone(), why: why.into() }.into());
+            }
+        };
+        let base = match &options.service {
+            Some(service) => format!("{}/{service}", options.env),
+            None => options.env.to_string(),
+        };
+        let identity = match &options.identity {
+            Some(path) => std::path::absolute(path).map_err(io)?,
+            None => keys.join(format!("{}.key", options.env)),
+        };
+        Ok(Self {
+            policy: folder.join("policies").join(format!("{base}.toml")),
+            sealed: folder.join("secrets").join(format!("{base}.age")),
+            identity,
+            log: logs.join("{uid}.jsonl"),
+        })
+    }
+
+    fn refuse_existing(&self) -> Result<(), Error> {
+        for path in [&self.policy, &self.sealed, &self.identity] {
+            if std::fs::symlink_metadata(path).is_ok() {
+                return Err(InitError { path: path.clone(), why: "it exists; nothing was written".into() }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn folders(&self) -> impl Iterator<Item = &Path> {
+        [&self.identity, &self.log, &self.sealed, &self.policy].into_iter().filter_map(|path| path.parent())
+    }
+
+    fn policy_text(&self, options: &cli::Init, recipient: &str, user: &str) -> String {
+        // The policy lies one folder deeper for each of `policies/` and the environment.
+        let (up, depth) = if options.service.is_some() { ("../..", 3) } else { ("..", 2) };
+        let base = self.sealed.ancestors().nth(depth).and_then(|base| self.sealed.strip_prefix(base).ok());
+        let sealed = base.map_or_else(|| show(&self.sealed), |below| format!("{up}/{}", show(below)));
+        let service = options.service.as_ref().map(|service| format!("service = \"{service}\"\n")).unwrap_or_default();
+        let user = user.parse::<u32>().map_or_else(|_| format!("\"{user}\""), |uid| uid.to_string());
+        format!(
+            "# What one service gets in the environment {env}. Fields: policies/README.md of vouchsafe.\n\
+             version = 1\n\
+             environment = \"{env}\"\n\
+             {service}store = \"files\"\n\
+             \n\
+             [stores.files]\n\
+             type = \"age\"\n\
+             path = \"{sealed}\"\n\
+             recipients = [\"{recipient}\"]\n\
+             identities = [\"file:{identity}\"]\n\
+             \n\
+             # NAME = {{}} binds the variable NAME to the item NAME of the store. Write its value with: vouchsafe set NAME\n\
+             [secrets]\n\
+             EXAMPLE_TOKEN = {{}}\n\
+             \n\
+             [[grants]]\n\
+             secrets = [\"*\"]\n\
+             to = {{ users = [{user}] }}\n\
+             \n\
+             [[audit.sinks]]\n\
+             type = \"file\"\n\
+             path = \"{log}\"\n",
+            env = options.env,
+            identity = show(&self.identity),
+            log = show(&self.log),
+        )
+    }
+
+    fn what_next(&self, options: &cli::Init) -> String {
+        let service = options.service.as_ref().map(|service| format!(" --service {service}")).unwrap_or_default();
+        let select = format!("--policy {}", show(&self.policy));
+        format!(
+            "policy    {}\nstore     {}\nidentity  {}   (keep a copy in a safe place: without it the store does not open)\naudit     {}\n\n\
+             next:\n  vouchsafe set EXAMPLE_TOKEN {select} --generate\n  vouchsafe run {select} -- printenv EXAMPLE_TOKEN\n\
+             from the folder above `policies`, `--env {}{service}` finds the same policy\n",
+            show(&self.policy),
+            show(&self.sealed),
+            show(&self.identity),
+            show(&self.log),
+            options.env
+        )
+    }
+}
+
+/// 0700: what lies in it is found by nobody else. A folder that is there stays as it is.
+fn make_folder(path: &Path) -> Result<(), Error> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| InitError { path: path.to_owned(), why: plain_io(&error) }.into())
+}
+
+fn write_new(path: &Path, pieces: &[&[u8]], mode: u32) -> Result<(), Error> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        pieces.iter().try_for_each(|piece| file.write_all(piece))?;
+        file.sync_all()
+    };
+    write().map_err(|error| InitError { path: path.to_owned(), why: plain_io(&error) }.into())
+}
+
+/// Something could not be written.
+#[derive(Debug)]
+struct InitError {
+    path: PathBuf,
+    why: String,
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", show(&self.path), self.why)
+    }
+}
+
+impl Cause for InitError {
+    fn class(&self) -> Class {
+        Class::Usage
+    }
+}

@@ -1,0 +1,78 @@
+//! `vouchsafe history`: the versions of one item.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{NoItem, bound_item, describe_source, note_of, rfc3339};
+use crate::audit::{Event, Outcome};
+use crate::error::Error;
+use crate::inject::ParentEnv;
+use crate::name::escape;
+use crate::policy::model::Source;
+use crate::setting::Setting;
+use crate::{caller, cli, output};
+
+/// What `vouchsafe history --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct History {
+    /// The variable.
+    name: String,
+    /// The store.
+    store: String,
+    /// The item.
+    item: String,
+    /// Its versions, newest first. What is older than the previous one is in the history of the file.
+    versions: Vec<VersionEntry>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct VersionEntry {
+    /// The number.
+    version: u64,
+    /// The stage.
+    stage: String,
+    /// When it was written (RFC 3339).
+    time: String,
+    /// Who wrote it.
+    author: String,
+}
+
+/// `vouchsafe history`.
+///
+/// # Errors
+/// The name is not bound to an item, or the store fails or keeps no versions.
+pub fn history(options: &cli::History, parent: &ParentEnv) -> Result<(), Error> {
+    let setting = Setting::load(&options.selection, parent)?;
+    let item = bound_item(&setting.policy, &options.name)?;
+    let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
+    auditor.record(Event::SecretListed, Outcome::Allowed, Some("history"), &[note_of(&options.name, item)])?;
+    let document = setting.open_age_file(&item.store)?.document()?;
+    let versions = document.item(&item.item).into_iter().flat_map(|item| item.versions());
+    let mut versions: Vec<VersionEntry> = versions
+        .map(|(stage, version)| VersionEntry {
+            version: version.number,
+            stage: stage.word().into(),
+            time: rfc3339(version.time),
+            author: escape(&version.author),
+        })
+        .collect();
+    versions.sort_by_key(|entry| std::cmp::Reverse(entry.version));
+    if versions.is_empty() {
+        return Err(NoItem { name: options.name.clone(), place: describe_source(&Source::Item(item.clone())) }.into());
+    }
+    let history = History {
+        name: options.name.to_string(),
+        store: item.store.to_string(),
+        item: escape(item.item.as_str()),
+        versions,
+    };
+    if options.json {
+        return output::print_json(&history);
+    }
+    let rows: Vec<Vec<String>> = history
+        .versions
+        .iter()
+        .map(|v| vec![v.version.to_string(), v.stage.clone(), v.time.clone(), v.author.clone()])
+        .collect();
+    output::print(&output::table(&["VERSION", "STAGE", "WRITTEN", "BY"], &rows))
+}

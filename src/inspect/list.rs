@@ -1,0 +1,117 @@
+//! `vouchsafe list`: names, stores, versions, stages, age; `--file` for git's textconv.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Entry, entries_of, entries_table, rfc3339};
+use crate::audit::{Event, Outcome};
+use crate::checked_file::Use;
+use crate::error::{Cause, Class, Error};
+use crate::inject::ParentEnv;
+use crate::name::escape;
+use crate::setting::Setting;
+use crate::store::document::Document;
+use crate::store::sealed;
+use crate::{caller, checked_file, cli, output};
+
+/// What `vouchsafe list --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Listing {
+    /// The environment.
+    environment: String,
+    /// The service.
+    service: Option<String>,
+    /// Every binding of the policy, and what bundles bring.
+    secrets: Vec<Entry>,
+}
+
+/// `vouchsafe list`.
+///
+/// # Errors
+/// The policy is invalid, or a store fails.
+pub fn list(options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
+    if let Some(path) = &options.file {
+        return list_file(path, options, parent);
+    }
+    let setting = Setting::load(&options.selection, parent)?;
+    let secrets = entries_of(&setting)?;
+    let listing = Listing {
+        environment: setting.policy.environment.to_string(),
+        service: setting.policy.service.as_ref().map(ToString::to_string),
+        secrets,
+    };
+    if options.json { output::print_json(&listing) } else { output::print(&entries_table(&listing.secrets)) }
+}
+
+/// As git's textconv: the text changes whenever the file's content does, and shows none of it. Without a policy there is
+/// neither an identity nor a place to write the access down, so only what is public is shown.
+fn list_file(path: &Path, options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
+    let bytes = checked_file::read(path, Use::Public, sealed::MAX_FILE)
+        .map_err(|error| Unreadable(error.to_string(), error.hint()))?;
+    let wants_policy = options.selection.policy.is_some()
+        || options.selection.env.is_some()
+        || parent.get("VOUCHSAFE_POLICY").is_some()
+        || parent.get("VOUCHSAFE_ENV").is_some();
+    if !wants_policy {
+        let stanzas = sealed::SealedBytes::parse(&bytes)
+            .and_then(|sealed| sealed.stanza_types())
+            .map_err(|kind| Unreadable(kind.at(path).to_string(), None))?;
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for stanza in stanzas {
+            *counts.entry(escape(&stanza)).or_default() += 1;
+        }
+        let lines: String = counts.iter().map(|(stanza, count)| format!("recipients {stanza}: {count}\n")).collect();
+        return output::print(&format!("age file, sealed\n{lines}"));
+    }
+    let setting = Setting::load(&options.selection, parent)?;
+    let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
+    auditor.record(Event::SecretListed, Outcome::Allowed, Some("list --file"), &[])?;
+    let document = setting.document_in(&bytes)?;
+    output::print(&document_text(&document))
+}
+
+fn document_text(document: &Document) -> String {
+    let mut out = format!(
+        "environment {}\nservice {}\ngeneration {}\n",
+        document.environment,
+        document.service.as_ref().map_or("(any)", |service| service.as_str()),
+        document.generation
+    );
+    for (name, item) in document.items() {
+        for (stage, version) in item.versions() {
+            out.push_str(&format!(
+                "{} {} version {} written {} by {}\n",
+                escape(name.as_str()),
+                stage.word(),
+                version.number,
+                rfc3339(version.time),
+                escape(&version.author)
+            ));
+        }
+    }
+    out
+}
+
+/// The file given by `--file` cannot be read as a sealed file.
+#[derive(Debug)]
+struct Unreadable(String, Option<String>);
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Cause for Unreadable {
+    fn class(&self) -> Class {
+        Class::Store
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.1.clone()
+    }
+}

@@ -1,0 +1,252 @@
+//! Looking at secrets without showing a value: what `check`, `list` and `history` have in common.
+//!
+//! [`entries`] asks the stores and keeps only what is no value. Whatever opens a store leaves a record of it, since even
+//! names and dates tell something.
+
+mod check;
+mod errors;
+mod history;
+mod list;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub use check::{Report, check};
+pub use errors::{NoItem, NotAnItem, NotBound};
+pub use history::{History, history};
+pub use list::{Listing, list};
+
+use crate::audit::{Event, Outcome, SecretNote};
+use crate::error::Error;
+use crate::name::{StoreName, VariableName, escape};
+use crate::policy::model::{Binding, ItemRef, Policy, Source, Stage};
+use crate::resolve::is_expired;
+use crate::setting::Setting;
+use crate::store::{Answer, Fetched, Wanted};
+use crate::{caller, output};
+
+/// What is known of one binding without showing its value.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Entry {
+    /// The variable.
+    pub name: String,
+    /// Where its value comes from, in words.
+    pub source: String,
+    /// Whether the store has it; `null` if the store was not asked.
+    pub present: Option<bool>,
+    /// Whether its absence stops the child.
+    pub required: bool,
+    /// The version that consumers get.
+    pub version: Option<u64>,
+    /// The stage of that version.
+    pub stage: Option<String>,
+    /// When that version was written (RFC 3339).
+    pub written: Option<String>,
+    /// Whole days since then.
+    pub age_days: Option<u64>,
+    /// When it becomes older than its `max_age` or its rotation interval (RFC 3339).
+    pub due: Option<String>,
+    /// Whether that time has come.
+    pub is_due: bool,
+}
+
+/// Asks every store of the policy for everything that is bound, and keeps only what is no value.
+fn entries_of(setting: &Setting<'_>) -> Result<Vec<Entry>, Error> {
+    let policy = &setting.policy;
+    let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
+    let notes: Vec<SecretNote> = policy
+        .secrets
+        .iter()
+        .filter_map(|(name, binding)| match &binding.source {
+            Source::Item(item) => Some(note_of(name, item)),
+            Source::Ciphertext { .. } | Source::Template(_) => None,
+        })
+        .collect();
+    auditor.record(Event::SecretListed, Outcome::Allowed, None, &notes)?;
+    let now = SystemTime::now();
+    let deadline = Instant::now() + policy.run.deadline;
+    let mut entries: BTreeMap<String, Entry> =
+        unasked(policy).into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+
+    let mut orders: BTreeMap<&StoreName, Vec<(Option<&VariableName>, Wanted)>> = BTreeMap::new();
+    for (name, binding) in &policy.secrets {
+        if let Some((store, wanted)) = wanted(binding) {
+            orders.entry(store).or_default().push((Some(name), wanted));
+        }
+    }
+    for bundle in &policy.bundles {
+        let wanted = Wanted::Bundle { path: bundle.path.clone(), recursive: bundle.recursive, plain: bundle.plain };
+        orders.entry(&bundle.store).or_default().push((None, wanted));
+    }
+    for (store, order) in orders {
+        let (names, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
+        let answers = setting.open_store(store)?.fetch(&wanted, deadline)?;
+        for (name, answer) in names.into_iter().zip(answers) {
+            match (name, answer) {
+                (Some(name), Answer::Found(found)) => {
+                    let binding = policy.secrets.get(name);
+                    if let (Some(entry), Some(binding)) = (entries.get_mut(name.as_str()), binding) {
+                        describe(entry, &found, Some(binding), now);
+                    }
+                }
+                (Some(name), _) => {
+                    if let Some(entry) = entries.get_mut(name.as_str()) {
+                        entry.present = Some(false);
+                    }
+                }
+                (None, Answer::Bundle(items)) => {
+                    for (item, found) in items {
+                        let mut entry = blank(escape(item.as_str()), format!("bundle of {store}"), true);
+                        describe(&mut entry, &found, None, now);
+                        entries.insert(entry.name.clone(), entry);
+                    }
+                }
+                (None, _) => {}
+            }
+        }
+    }
+    let present = |name: &VariableName, entries: &BTreeMap<String, Entry>| {
+        entries.get(name.as_str()).is_some_and(|entry| entry.present == Some(true))
+    };
+    for (name, binding) in &policy.secrets {
+        if let Source::Template(template) = &binding.source {
+            let complete = template.references().all(|part| present(part, &entries));
+            if let Some(entry) = entries.get_mut(name.as_str()) {
+                entry.present = Some(complete);
+            }
+        }
+    }
+    Ok(entries.into_values().collect())
+}
+
+fn wanted(binding: &Binding) -> Option<(&StoreName, Wanted)> {
+    match &binding.source {
+        Source::Item(item) => {
+            let (version, stage, plain) = (item.version, item.stage, binding.plain);
+            Some((&item.store, Wanted::Item { item: item.item.clone(), version, stage, plain }))
+        }
+        Source::Ciphertext { store, ciphertext, context, .. } => {
+            Some((store, Wanted::Ciphertext { ciphertext: ciphertext.clone(), context: context.clone() }))
+        }
+        Source::Template(_) => None,
+    }
+}
+
+fn unasked(policy: &Policy) -> Vec<Entry> {
+    let entry = |(name, binding): (&VariableName, &Binding)| {
+        blank(name.to_string(), describe_source(&binding.source), binding.required)
+    };
+    policy.secrets.iter().map(entry).collect()
+}
+
+fn blank(name: String, source: String, required: bool) -> Entry {
+    Entry {
+        name,
+        source,
+        present: None,
+        required,
+        version: None,
+        stage: None,
+        written: None,
+        age_days: None,
+        due: None,
+        is_due: false,
+    }
+}
+
+fn describe(entry: &mut Entry, found: &Fetched, binding: Option<&Binding>, now: SystemTime) {
+    entry.present = Some(true);
+    entry.version = found.version;
+    entry.stage = found.stage.map(|stage| Stage::word(stage).to_owned());
+    let Some(written) = found.written else { return };
+    entry.written = Some(rfc3339(written));
+    entry.age_days = now.duration_since(written).ok().map(|age| age.as_secs() / 86_400);
+    if let Some(limit) = binding.and_then(age_limit) {
+        entry.due = written.checked_add(limit).map(rfc3339);
+        entry.is_due = is_expired(written, limit, now);
+    }
+}
+
+/// The shorter of `max_age` and the rotation interval.
+fn age_limit(binding: &Binding) -> Option<Duration> {
+    let every = binding.rotate.as_ref().and_then(|rotation| rotation.every);
+    binding.max_age.into_iter().chain(every).min()
+}
+
+/// Where a value comes from, in words.
+#[must_use]
+pub fn describe_source(source: &Source) -> String {
+    match source {
+        Source::Ciphertext { store, .. } => format!("{store}: a ciphertext"),
+        Source::Item(item) => {
+            let version = item.version.map(|version| format!(", version {version}")).unwrap_or_default();
+            let field = if item.field.is_some() { ", a field" } else { "" };
+            format!("{}:{}{version}{field}", item.store, escape(item.item.as_str()))
+        }
+        Source::Template(template) => {
+            let parts: std::collections::BTreeSet<_> = template.references().map(VariableName::as_str).collect();
+            format!("template of {}", parts.into_iter().collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// The item that a name is bound to, for what works on one item.
+///
+/// # Errors
+/// The policy has no such name, or binds it to a template or a ciphertext.
+pub fn bound_item<'p>(policy: &'p Policy, name: &VariableName) -> Result<&'p ItemRef, Error> {
+    match policy.secrets.get(name).map(|binding| &binding.source) {
+        Some(Source::Item(item)) => Ok(item),
+        Some(Source::Ciphertext { .. } | Source::Template(_)) => Err(NotAnItem { name: name.clone() }.into()),
+        None => {
+            let known = policy.secrets.keys().map(VariableName::as_str);
+            let nearest = crate::error::suggest(name.as_str(), known).map(ToOwned::to_owned);
+            Err(NotBound { name: name.clone(), nearest }.into())
+        }
+    }
+}
+
+/// What the audit says of a binding's item.
+#[must_use]
+pub fn note_of(name: &VariableName, item: &ItemRef) -> SecretNote {
+    SecretNote {
+        name: name.to_string(),
+        store: item.store.to_string(),
+        item: item.item.to_string(),
+        version: item.version,
+        stage: item.stage.map(Stage::word),
+        stale_seconds: None,
+    }
+}
+
+fn entries_table(entries: &[Entry]) -> String {
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| {
+            let state = match (entry.present, entry.is_due, entry.required) {
+                (None, ..) => "not asked",
+                (Some(false), _, true) => "MISSING",
+                (Some(false), _, false) => "absent",
+                (Some(true), true, _) => "DUE",
+                (Some(true), false, _) => "ok",
+            };
+            vec![
+                entry.name.clone(),
+                state.into(),
+                entry.source.clone(),
+                entry.version.map(|version| version.to_string()).unwrap_or_default(),
+                entry.stage.clone().unwrap_or_default(),
+                entry.age_days.map(|days| format!("{days}d")).unwrap_or_default(),
+                entry.due.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    output::table(&["NAME", "STATE", "FROM", "VERSION", "STAGE", "AGE", "DUE"], &rows)
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}

@@ -1,0 +1,76 @@
+//! Standard output: what was asked for, and nothing else. Messages go to standard error.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::checked_file::plain_io;
+use crate::error::{Cause, Class, Error};
+
+/// Standard output did not take what was printed.
+#[derive(Debug)]
+pub struct OutputError(io::Error);
+
+impl fmt::Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "standard output: {}", plain_io(&self.0))
+    }
+}
+
+impl Cause for OutputError {
+    fn class(&self) -> Class {
+        Class::Internal
+    }
+}
+
+/// Prints `text`. A reader that went away (`vouchsafe list | head`) is no error: it has what it wanted.
+///
+/// # Errors
+/// Standard output did not take it.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error).into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Prints `value` as one line of JSON.
+///
+/// # Errors
+/// Standard output did not take it.
+pub fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string(value).map_err(|error| OutputError(error.into()))?;
+    print(&(text + "\n"))
+}
+
+/// Lines of columns, each as wide as its widest cell, the last one ragged.
+#[must_use]
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    let head: Vec<String> = head.iter().map(ToString::to_string).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [vec!["LONGER".into(), "x".into()], vec!["S".into(), String::new()]];
+        assert_eq!(table(&["NAME", "STORE"], &rows), "NAME    STORE\nLONGER  x\nS\n");
+    }
+}

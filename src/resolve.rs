@@ -1,0 +1,441 @@
+//! From a permit to the values: all or nothing. The only file that knows both policies and stores.
+//!
+//! A [`Permit`] says that the policy granted and that every audit sink has accepted the request; it is consumed here, and
+//! nothing else fetches for a child. What comes out is complete: every granted secret has its value, or was absent and not
+//! required. `required = false` excuses absence only: a store that fails, fails everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::audit::{Permit, SecretNote};
+use crate::error::{Cause, Class, Error};
+use crate::name::{ItemName, StoreName, VariableName, escape};
+use crate::policy::eval::Grant;
+use crate::policy::model::{Binding, Bundle, JsonPointer, NameStyle, OnExpired, Source};
+use crate::policy::reserved;
+use crate::policy::template::{RenderError, Template};
+use crate::secret::Secret;
+use crate::store::{Answer, Fetched, Store, Wanted};
+
+/// Opens the store of a name. Called once for each store that is needed, and for no other.
+pub type OpenStore<'o> = dyn FnMut(&StoreName) -> Result<Box<dyn Store + 'o>, Error> + 'o;
+
+/// Every granted value. Made only by [`resolve`]. No `Debug`: it holds plaintext.
+///
+/// ```compile_fail
+/// let resolved = vouchsafe::resolve::Resolved { values: vec![], parts: vec![], absent: vec![] };
+/// ```
+pub struct Resolved {
+    values: Vec<Value>,
+    parts: Vec<SecretNote>,
+    absent: Vec<VariableName>,
+}
+
+/// One value to inject, and what the audit record says of it.
+pub struct Value {
+    /// The variable.
+    pub name: VariableName,
+    /// The plaintext.
+    pub secret: Secret,
+    /// Where it came from; a template's parts are listed besides.
+    pub note: SecretNote,
+}
+
+impl Resolved {
+    /// The values to inject, sorted by name.
+    #[must_use]
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// Granted secrets that are absent and not required.
+    #[must_use]
+    pub fn absent(&self) -> &[VariableName] {
+        &self.absent
+    }
+
+    /// What the audit record of the release lists: the values, and the parts that templates were made of.
+    #[must_use]
+    pub fn notes(&self) -> Vec<SecretNote> {
+        self.values.iter().map(|value| &value.note).chain(&self.parts).cloned().collect()
+    }
+}
+
+/// Why there is not everything. Names only.
+#[derive(Debug)]
+pub enum ResolveError {
+    /// A bundle brought a variable that no grant covers.
+    BundleDenied(Vec<VariableName>),
+    /// A bundle brought fewer items than `at_least`.
+    BundleTooSmall {
+        /// The store.
+        store: StoreName,
+        /// The path.
+        path: String,
+        /// What the policy wants.
+        at_least: u32,
+    },
+    /// Two sources bring the same variable.
+    Duplicate(VariableName),
+    /// Older than `max_age`, with `on_expired = "refuse"`.
+    Expired(Vec<VariableName>),
+    /// The value is no JSON, or has nothing at the pointer, or something that is no text.
+    Field {
+        /// The variable.
+        name: VariableName,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Required and absent.
+    Missing(Vec<(VariableName, String)>),
+    /// A bundle's item whose name makes no variable, or one that changes how programs load.
+    Unbindable {
+        /// The item.
+        item: ItemName,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A template's part is not text where the filter needs text.
+    NotText {
+        /// The template's variable.
+        name: VariableName,
+        /// The part.
+        part: VariableName,
+    },
+}
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BundleDenied(names) => write!(f, "no grant covers {}, which a bundle brings", list(names)),
+            Self::BundleTooSmall { store, path, at_least } => {
+                write!(f, "the bundle `{}` of store `{store}` holds fewer than {at_least} items", escape(path))
+            }
+            Self::Duplicate(name) => write!(f, "two sources bring `{name}`"),
+            Self::Expired(names) => write!(f, "older than its `max_age`: {}", list(names)),
+            Self::Field { name, why } => write!(f, "the field of `{name}`: {why}"),
+            Self::Missing(missing) => {
+                let missing: Vec<_> = missing.iter().map(|(name, place)| format!("`{name}` ({place})")).collect();
+                write!(f, "missing: {}", missing.join(", "))
+            }
+            Self::Unbindable { item, why } => write!(f, "the item `{}` of a bundle {why}", escape(item.as_str())),
+            Self::NotText { name, part } => {
+                write!(f, "the template of `{name}` needs text, and `{part}` is not UTF-8")
+            }
+        }
+    }
+}
+
+impl Cause for ResolveError {
+    fn class(&self) -> Class {
+        match self {
+            Self::BundleDenied(_) => Class::Denied,
+            Self::BundleTooSmall { .. } | Self::Missing(_) => Class::Missing,
+            Self::Duplicate(_) | Self::Unbindable { .. } => Class::Policy,
+            Self::Expired(_) | Self::Field { .. } | Self::NotText { .. } => Class::Store,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Expired(names) => names.first().map(|name| format!("vouchsafe set {name}   # writes a new version")),
+            Self::Missing(missing) => missing.first().map(|(name, _)| format!("vouchsafe set {name}")),
+            Self::BundleTooSmall { .. } => Some("an empty bundle is fine with `at_least = 0`".into()),
+            Self::Unbindable { .. } => Some("bind it by name under [secrets] instead".into()),
+            Self::BundleDenied(_) | Self::Duplicate(_) | Self::Field { .. } | Self::NotText { .. } => None,
+        }
+    }
+}
+
+fn list(names: &[VariableName]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Fetches everything that `permit` allows.
+///
+/// # Errors
+/// The first store that fails; whatever is missing, expired, doubled or not covered by a grant.
+pub fn resolve(
+    permit: Permit<'_>,
+    open: &mut OpenStore<'_>,
+    deadline: Instant,
+    now: SystemTime,
+) -> Result<Resolved, Error> {
+    let grant = permit.into_grant();
+    let (mut fetched, bundles) = fetch_all(&grant, open, deadline)?;
+    check_age(&grant, &fetched, now)?;
+    let policy = grant.policy();
+    let mut values = Vec::with_capacity(grant.names().len());
+    let (mut missing, mut absent) = (Vec::new(), Vec::new());
+    // Templates first, while every part is still in the map.
+    let mut rendered = Values::new();
+    for name in grant.names() {
+        if let Some(Source::Template(template)) = policy.secrets.get(name).map(|binding| &binding.source)
+            && let Some(value) = render(name, template, &fetched)?
+        {
+            rendered.insert(name.clone(), value);
+        }
+    }
+    for name in grant.names() {
+        let Some(binding) = policy.secrets.get(name) else { continue };
+        match rendered.remove(name).or_else(|| fetched.remove(name)) {
+            Some(had) => values.push(Value { name: name.clone(), secret: had.secret, note: had.note }),
+            None if binding.required => missing.push((name.clone(), place(binding))),
+            None => absent.push(name.clone()),
+        }
+    }
+    take_bundles(&grant, bundles, &mut values)?;
+    for name in grant.expected_of_bundles() {
+        if !values.iter().any(|value| value.name == *name) {
+            missing.push((name.clone(), "in no bundle".into()));
+        }
+    }
+    if !missing.is_empty() {
+        return Err(ResolveError::Missing(missing).into());
+    }
+    values.sort_by(|a, b| a.name.cmp(&b.name));
+    let parts = grant.parts().iter().filter_map(|part| fetched.remove(part)).map(|had| had.note).collect();
+    Ok(Resolved { values, parts, absent })
+}
+
+type Values = BTreeMap<VariableName, Had>;
+type Bundles<'p> = Vec<(&'p Bundle, Vec<(ItemName, Fetched)>)>;
+
+/// A value on its way.
+struct Had {
+    secret: Secret,
+    note: SecretNote,
+    written: Option<SystemTime>,
+}
+
+/// Who wants an answer.
+enum For<'p> {
+    Binding(&'p VariableName, Option<&'p JsonPointer>),
+    Bundle(&'p Bundle),
+}
+
+/// One call for each store, with all that is wanted of it.
+fn fetch_all<'p>(
+    grant: &Grant<'p>,
+    open: &mut OpenStore<'_>,
+    deadline: Instant,
+) -> Result<(Values, Bundles<'p>), Error> {
+    let policy = grant.policy();
+    let mut orders: BTreeMap<&StoreName, Vec<(For<'p>, Wanted)>> = BTreeMap::new();
+    for name in grant.names().iter().chain(grant.parts()) {
+        let Some((name, binding)) = policy.secrets.get_key_value(name) else { continue };
+        match &binding.source {
+            Source::Item(item) => orders.entry(&item.store).or_default().push((
+                For::Binding(name, item.field.as_ref()),
+                Wanted::Item {
+                    item: item.item.clone(),
+                    version: item.version,
+                    stage: item.stage,
+                    plain: binding.plain,
+                },
+            )),
+            Source::Ciphertext { store, ciphertext, context, field } => orders.entry(store).or_default().push((
+                For::Binding(name, field.as_ref()),
+                Wanted::Ciphertext { ciphertext: ciphertext.clone(), context: context.clone() },
+            )),
+            Source::Template(_) => {}
+        }
+    }
+    if grant.wants_bundles() {
+        for bundle in &policy.bundles {
+            let wanted = Wanted::Bundle { path: bundle.path.clone(), recursive: bundle.recursive, plain: bundle.plain };
+            orders.entry(&bundle.store).or_default().push((For::Bundle(bundle), wanted));
+        }
+    }
+
+    let (mut values, mut bundles) = (Values::new(), Bundles::new());
+    for (store, order) in orders {
+        let (receivers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
+        let answers = open(store)?.fetch(&wanted, deadline)?;
+        for ((receiver, wanted), answer) in receivers.into_iter().zip(&wanted).zip(answers) {
+            match (receiver, answer) {
+                (For::Binding(name, field), Answer::Found(found)) => {
+                    let note = note(name, store, wanted, &found);
+                    let had = Had { secret: pick(name, found.value, field)?, note, written: found.written };
+                    values.insert(name.clone(), had);
+                }
+                (For::Bundle(bundle), Answer::Bundle(items)) => bundles.push((bundle, items)),
+                (For::Binding(..) | For::Bundle(_), Answer::Absent | Answer::Bundle(_) | Answer::Found(_)) => {}
+            }
+        }
+    }
+    Ok((values, bundles))
+}
+
+fn note(name: &VariableName, store: &StoreName, wanted: &Wanted, found: &Fetched) -> SecretNote {
+    let item = match wanted {
+        Wanted::Item { item, .. } => item.to_string(),
+        Wanted::Ciphertext { .. } => "ciphertext".into(),
+        Wanted::Bundle { path, .. } => path.clone(),
+    };
+    SecretNote {
+        name: name.to_string(),
+        store: store.to_string(),
+        item,
+        version: found.version,
+        stage: found.stage.map(crate::policy::model::Stage::word),
+        stale_seconds: None,
+    }
+}
+
+fn place(binding: &Binding) -> String {
+    match &binding.source {
+        Source::Item(item) => {
+            let version = item.version.map(|version| format!(", version {version}")).unwrap_or_default();
+            format!("item `{}` of store `{}`{version}", escape(item.item.as_str()), item.store)
+        }
+        Source::Ciphertext { store, .. } => format!("a ciphertext of store `{store}`"),
+        Source::Template(_) => "a template whose parts are absent".into(),
+    }
+}
+
+/// RFC 6901. A string gives its content, a number or boolean its JSON text; anything else is refused, since a structure has
+/// no one way to be a variable.
+fn pick(name: &VariableName, value: Secret, field: Option<&JsonPointer>) -> Result<Secret, ResolveError> {
+    let Some(JsonPointer(tokens)) = field else { return Ok(value) };
+    let fail = |why| ResolveError::Field { name: name.clone(), why };
+    // serde_json's error text may cite the value, so it goes no further.
+    let json: serde_json::Value = serde_json::from_slice(value.expose()).map_err(|_| fail("the value is not JSON"))?;
+    let mut at = &json;
+    for token in tokens {
+        let next = match at {
+            serde_json::Value::Object(members) => members.get(token),
+            serde_json::Value::Array(elements) => token.parse::<usize>().ok().and_then(|index| elements.get(index)),
+            _ => None,
+        };
+        at = next.ok_or_else(|| fail("the value has nothing at the pointer"))?;
+    }
+    match at {
+        serde_json::Value::String(text) => Ok(Secret::new(text.clone().into_bytes())),
+        serde_json::Value::Number(number) => Ok(Secret::new(number.to_string().into_bytes())),
+        serde_json::Value::Bool(truth) => Ok(Secret::new(truth.to_string().into_bytes())),
+        serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            Err(fail("what the pointer leads to is not a string, number or boolean"))
+        }
+    }
+}
+
+/// `None` if a part is absent.
+fn render(name: &VariableName, template: &Template, fetched: &Values) -> Result<Option<Had>, ResolveError> {
+    match template.render(|part| fetched.get(part).map(|had| had.secret.expose())) {
+        Ok(bytes) => {
+            let parts: BTreeSet<_> = template.references().map(VariableName::as_str).collect();
+            let note = SecretNote {
+                name: name.to_string(),
+                store: "template".into(),
+                item: parts.into_iter().collect::<Vec<_>>().join(","),
+                version: None,
+                stage: None,
+                stale_seconds: None,
+            };
+            Ok(Some(Had { secret: Secret::new(bytes), note, written: None }))
+        }
+        Err(RenderError::Absent(_)) => Ok(None),
+        Err(RenderError::NotText(part)) => Err(ResolveError::NotText { name: name.clone(), part }),
+    }
+}
+
+/// Whether a value written at `written` is older than `max_age` allows. A time in the future is not old.
+#[must_use]
+pub fn is_expired(written: SystemTime, max_age: Duration, now: SystemTime) -> bool {
+    now.duration_since(written).is_ok_and(|age| age > max_age)
+}
+
+fn check_age(grant: &Grant<'_>, fetched: &Values, now: SystemTime) -> Result<(), ResolveError> {
+    let expired: Vec<_> = fetched
+        .iter()
+        .filter(|(name, had)| {
+            grant.policy().secrets.get(*name).is_some_and(|binding| {
+                let old = binding.max_age.zip(had.written).is_some_and(|(max, written)| is_expired(written, max, now));
+                old && binding.on_expired == OnExpired::Refuse
+            })
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if expired.is_empty() { Ok(()) } else { Err(ResolveError::Expired(expired)) }
+}
+
+fn take_bundles(grant: &Grant<'_>, bundles: Bundles<'_>, values: &mut Vec<Value>) -> Result<(), ResolveError> {
+    let mut denied = Vec::new();
+    let mut taken: BTreeSet<VariableName> = grant.policy().secrets.keys().cloned().collect();
+    for (bundle, items) in bundles {
+        if (items.len() as u64) < u64::from(bundle.at_least) {
+            let (store, path) = (bundle.store.clone(), bundle.path.clone());
+            return Err(ResolveError::BundleTooSmall { store, path, at_least: bundle.at_least });
+        }
+        for (item, found) in items {
+            let name = variable_of(&item, bundle)?;
+            if !grant.asks_bundle_for(&name) {
+                continue;
+            }
+            if grant.policy().child.set.contains_key(&name) || !taken.insert(name.clone()) {
+                return Err(ResolveError::Duplicate(name));
+            }
+            if !grant.covers_from_bundle(&name) {
+                denied.push(name);
+                continue;
+            }
+            let wanted = Wanted::Item { item, version: None, stage: None, plain: bundle.plain };
+            let note = note(&name, &bundle.store, &wanted, &found);
+            values.push(Value { name, secret: found.value, note });
+        }
+    }
+    if denied.is_empty() { Ok(()) } else { Err(ResolveError::BundleDenied(denied)) }
+}
+
+/// The variable that an item of a bundle is bound to.
+fn variable_of(item: &ItemName, bundle: &Bundle) -> Result<VariableName, ResolveError> {
+    let fail = |why| ResolveError::Unbindable { item: item.clone(), why };
+    let rest = item.as_str().strip_prefix(&bundle.path).unwrap_or(item.as_str());
+    let name = match bundle.names {
+        NameStyle::AsWritten => rest.to_owned(),
+        NameStyle::LowerKebab => rest.to_lowercase().replace(['_', '.', '/'], "-"),
+        NameStyle::LowerSnake => rest.to_lowercase().replace(['-', '.', '/'], "_"),
+        NameStyle::UpperSnake => rest.to_uppercase().replace(['-', '.', '/'], "_"),
+    };
+    let name = VariableName::new(name).map_err(|_| fail("has a name that makes no variable"))?;
+    if reserved::is_reserved(&name) {
+        return Err(fail("would change how programs load or shells start"));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(value: &str, tokens: &[&str]) -> Result<Vec<u8>, ResolveError> {
+        let pointer = JsonPointer(tokens.iter().map(ToString::to_string).collect());
+        let name = VariableName::new("A").unwrap();
+        pick(&name, Secret::new(value.as_bytes().to_vec()), Some(&pointer)).map(|secret| secret.expose().to_vec())
+    }
+
+    #[test]
+    fn a_field_is_text_whatever_its_json_type() {
+        let json = r#"{"password":"hunter2","port":5432,"tls":true,"a/b":{"c":["x","y"]},"none":null}"#;
+        assert_eq!(field(json, &["password"]).unwrap(), b"hunter2");
+        assert_eq!(field(json, &["port"]).unwrap(), b"5432");
+        assert_eq!(field(json, &["tls"]).unwrap(), b"true");
+        assert_eq!(field(json, &["a/b", "c", "1"]).unwrap(), b"y");
+        assert_eq!(field(r#""whole""#, &[]).unwrap(), b"whole");
+        for (value, tokens) in [(json, &["nothing"][..]), (json, &["none"]), (json, &["a/b"]), ("not json", &["x"])] {
+            let error = field(value, tokens).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn age_counts_from_the_writing() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert!(!is_expired(at(900), Duration::from_secs(100), now));
+        assert!(is_expired(at(899), Duration::from_secs(100), now));
+        assert!(!is_expired(at(2000), Duration::from_secs(100), now));
+    }
+}

@@ -1,0 +1,172 @@
+//! The story: one function for each command, each a list of named steps.
+//!
+//! [`run`] dispatches; [`run_command`] is what the project exists for. What looks without changing is in
+//! [`crate::inspect`], what writes values in [`crate::change`]; both start from the same [`Setting`].
+
+use std::convert::Infallible;
+use std::time::{Instant, SystemTime};
+
+use rustix::process::DumpableBehavior;
+
+use crate::audit::{Auditor, Event, Outcome};
+use crate::child::command::Command;
+use crate::child::exec::exec;
+use crate::cli;
+use crate::error::{Cause, Class, Error};
+use crate::inject::{Limits, ParentEnv, inject};
+use crate::policy::eval::{Denial, Request, Verdict, evaluate};
+use crate::resolve::{Resolved, resolve};
+use crate::setting::Setting;
+use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, sys};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever keeps it from being done, with class and hint.
+pub fn run(command: cli::Command) -> Result<(), Error> {
+    refuse_borrowed_rights()?;
+    stay_out_of_cores()?;
+    let parent = ParentEnv::of_this_process();
+    match command {
+        cli::Command::Run(options) => match run_command(options, &parent)? {},
+        cli::Command::Check(options) => inspect::check(&options, &parent),
+        cli::Command::Explain(options) => explain::explain(&options, &parent),
+        cli::Command::List(options) => inspect::list(&options, &parent),
+        cli::Command::History(options) => inspect::history(&options, &parent),
+        cli::Command::Set(options) => change::set(&options, &parent),
+        cli::Command::Remove(options) => change::remove(&options, &parent),
+        cli::Command::Copy(options) => change::copy(&options, &parent),
+        cli::Command::Init(options) => init::init(&options, &parent),
+        cli::Command::Audit(command) => audit_log::audit(&command),
+        cli::Command::Policy(command) => lint::policy(&command, &parent),
+        cli::Command::Completions { shell } => output::print(&manual::completions(shell)),
+        cli::Command::Man => output::print(&manual::manual()),
+    }
+}
+
+/// `vouchsafe run`: grants the command its secrets and becomes it. Returns only an error.
+///
+/// # Errors
+/// The command was not found, the policy does not grant, a record could not be written, a value is not to be had, or the
+/// kernel refused the exec. In each case the command was not started.
+fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Error> {
+    let started = Instant::now();
+    sys::end_on_signals();
+    let setting = Setting::load(&options.selection, parent)?;
+    setting.refuse_what_only_supervision_has()?;
+    let mut command = Command::look_up(options.command, parent.get("PATH"))?;
+    if setting.policy.pins_digests() {
+        command.take_digest()?;
+    }
+    let request = Request {
+        caller: caller::of_this_process(setting.policy.names_groups()),
+        command: Some(command.facts()),
+        only: options.only,
+        claimed: false,
+    };
+
+    let mut auditor = setting.open_auditor(&request.caller, Some(&command))?;
+    let grant = match evaluate(&setting.policy, &request) {
+        Verdict::Granted(grant) => grant,
+        Verdict::Denied(denial) => return Err(denied(&mut auditor, denial)),
+    };
+    let pin = grant.pin();
+    if let Err(error) = command.check_pin(pin) {
+        return Err(failed(&mut auditor, Event::AccessDenied, Outcome::Denied, error.into()));
+    }
+    let permit = auditor.request(grant)?;
+
+    let own = setting.own_means();
+    let prepared =
+        resolve(permit, &mut |name| setting.open_store(name), started + setting.policy.run.deadline, SystemTime::now())
+            .and_then(|resolved| {
+                let limits = Limits { stack: stack_limit() };
+                let rules = &setting.policy.child;
+                let environment = inject(parent, rules, &own, &resolved, command.argv(), limits)?;
+                Ok((environment, resolved))
+            });
+    let (environment, resolved) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let (event, outcome) = match error.class() {
+                Class::Denied => (Event::AccessDenied, Outcome::Denied),
+                _ => (Event::AccessFailed, Outcome::Failed),
+            };
+            return Err(failed(&mut auditor, event, outcome, error));
+        }
+    };
+    let notes = resolved.notes();
+    let released = auditor.release(environment, &notes)?;
+    forget(resolved);
+
+    let error = exec(&command, pin, released);
+    Err(failed(&mut auditor, Event::AccessUnused, Outcome::Failed, error.into()))
+}
+
+/// The values are in the environment block now; no second copy stays behind while the exec is prepared.
+fn forget(resolved: Resolved) {
+    drop(resolved);
+}
+
+fn denied(auditor: &mut Auditor, denial: Denial) -> Error {
+    failed(auditor, Event::AccessDenied, Outcome::Denied, denial.into())
+}
+
+/// Writes down why there was no access. If even that fails, that is what the user hears: an unwritten denial is worse.
+fn failed(auditor: &mut Auditor, event: Event, outcome: Outcome, error: Error) -> Error {
+    match auditor.record(event, outcome, Some(&error.to_string()), &[]) {
+        Ok(()) => error,
+        Err(unwritten) => unwritten.into(),
+    }
+}
+
+/// The wrapper holds its caller's rights and no more; a set-uid copy would lend its own to whoever starts it.
+fn refuse_borrowed_rights() -> Result<(), Error> {
+    let borrowed = rustix::process::getuid() != rustix::process::geteuid()
+        || rustix::process::getgid() != rustix::process::getegid()
+        || sys::is_privileged_start();
+    if borrowed { Err(StartError::BorrowedRights.into()) } else { Ok(()) }
+}
+
+/// Before the first secret byte: no core, no ptrace by the same uid. Ends at exec, so the child is not touched (prctl(2)).
+fn stay_out_of_cores() -> Result<(), Error> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|_| StartError::Dumpable.into())
+}
+
+fn stack_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Stack).current
+}
+
+/// The process is in no state to hold secrets.
+#[derive(Debug)]
+enum StartError {
+    BorrowedRights,
+    Dumpable,
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BorrowedRights => write!(f, "vouchsafe does not run set-uid, set-gid or with file capabilities"),
+            Self::Dumpable => write!(f, "the kernel does not let vouchsafe keep its memory out of core dumps"),
+        }
+    }
+}
+
+impl Cause for StartError {
+    fn class(&self) -> Class {
+        match self {
+            Self::BorrowedRights => Class::Denied,
+            Self::Dumpable => Class::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::BorrowedRights => {
+                Some("chmod u-s,g-s \"$(command -v vouchsafe)\"; setcap -r \"$(command -v vouchsafe)\"".into())
+            }
+            Self::Dumpable => None,
+        }
+    }
+}

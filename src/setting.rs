@@ -1,0 +1,215 @@
+//! Where every command starts: the policy that was selected, the host file, and the environment that we were started with.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::audit::{Actor, Auditor, CommandNote, Context};
+use crate::child::command::Command;
+use crate::cli::{Selection, UsageError};
+use crate::error::Error;
+use crate::inject::{OwnMeans, ParentEnv};
+use crate::name::{StoreName, show};
+use crate::policy::eval::Caller;
+use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, demand_trust, load, load_host};
+use crate::policy::locate::{self, Wanted};
+use crate::policy::model::{AgeStore, HostFile, IdentitySource, Policy, RunMode, Sink, Store as StoreModel};
+use crate::store::age::AgeFile;
+use crate::store::document::Document;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+type Lookup<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
+
+/// A policy that was found, checked and may be used on this host.
+pub struct Setting<'e> {
+    /// The policy.
+    pub policy: Policy,
+    /// The host file, or its defaults where there is none.
+    pub host: HostFile,
+    /// Looks a variable of our own environment up.
+    variable: Box<Lookup<'e>>,
+}
+
+impl<'e> Setting<'e> {
+    /// Finds and loads the policy that `selection` and the environment select.
+    ///
+    /// # Errors
+    /// There is none, or it is invalid or unsafe, or the host demands a signature.
+    pub fn load(selection: &Selection, parent: &'e ParentEnv) -> Result<Self, Error> {
+        let host = load_host_file()?;
+        let wanted = wanted(selection, parent)?;
+        let path = locate::locate(&wanted, locate::is_there)?;
+        let policy = load(&path, &load_options(parent)).map_err(PolicyError::first_only)?;
+        locate::check_match(&policy, wanted.environment.as_ref(), wanted.service.as_ref())?;
+        Self::accept(policy, host, parent)
+    }
+
+    /// Loads the policy of this path, whatever its environment.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn of_file(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
+        let policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
+        Self::accept(policy, load_host_file()?, parent)
+    }
+
+    fn accept(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Result<Self, Error> {
+        demand_trust(&host, &policy)?;
+        let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
+        Ok(Self { policy, host, variable })
+    }
+
+    /// The sinks that count: the host's where it has some, else the policy's.
+    #[must_use]
+    pub fn sinks(&self) -> &[Sink] {
+        if self.host.sinks.is_empty() { &self.policy.sinks } else { &self.host.sinks }
+    }
+
+    /// Opens the audit for `caller`.
+    ///
+    /// # Errors
+    /// There is no sink, or one of them could not take a record.
+    pub fn open_auditor(&self, caller: &Caller, command: Option<&Command>) -> Result<Auditor, Error> {
+        let command = command.map(|command| CommandNote {
+            path: show(command.found()),
+            argument_count: command.argv().len().saturating_sub(1),
+        });
+        let context = Context {
+            actor: Actor::of_this_process(caller),
+            environment: self.policy.environment.clone(),
+            service: self.policy.service.clone(),
+            policy_digest: self.policy.digest.clone(),
+            command,
+        };
+        Ok(Auditor::open(self.sinks(), context)?)
+    }
+
+    /// Opens a store for reading.
+    ///
+    /// # Errors
+    /// This build has no such store.
+    pub fn open_store(&self, name: &StoreName) -> Result<Box<dyn Store + '_>, Error> {
+        match self.policy.stores.get_key_value(name) {
+            Some((name, StoreModel::Age(store))) => Ok(Box::new(self.age_file(name, store))),
+            Some((_, other)) => Err(unsupported(name, other.kind())),
+            None => Err(unsupported(name, "unknown")),
+        }
+    }
+
+    /// The age store of that name, for what only it can do.
+    ///
+    /// # Errors
+    /// The store is of another type.
+    pub fn open_age_file(&self, name: &StoreName) -> Result<AgeFile<'_>, Error> {
+        match self.policy.stores.get_key_value(name) {
+            Some((name, StoreModel::Age(store))) => Ok(self.age_file(name, store)),
+            Some((_, other)) => Err(unsupported(name, other.kind())),
+            None => Err(unsupported(name, "unknown")),
+        }
+    }
+
+    /// The document in `bytes`, by whichever sealed store of the policy can open it.
+    ///
+    /// # Errors
+    /// None of them can; the last failure is the one told.
+    pub fn document_in(&self, bytes: &[u8]) -> Result<Document, Error> {
+        let mut failure = None;
+        for (name, store) in &self.policy.stores {
+            if let StoreModel::Age(store) = store {
+                match self.age_file(name, store).document_in(bytes) {
+                    Ok(document) => return Ok(document),
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        Err(failure.map_or_else(|| UsageError::new("the policy has no age store", None).into(), Error::from))
+    }
+
+    fn age_file<'s>(&'s self, name: &'s StoreName, store: &'s AgeStore) -> AgeFile<'s> {
+        let (environment, service) = (&self.policy.environment, self.policy.service.as_ref());
+        AgeFile::new(name, store, environment, service, &*self.variable)
+    }
+
+    /// What the wrapper uses for itself and the child must not get: every variable that a store of the policy may take an
+    /// identity from, whether this run opens that store or not.
+    #[must_use]
+    pub fn own_means(&self) -> OwnMeans {
+        let sources = self.policy.stores.values().flat_map(|store| match store {
+            StoreModel::Age(store) => store.identities.as_slice(),
+            StoreModel::Kms(store) => store.identities.as_slice(),
+            StoreModel::Ssm(_) => &[],
+        });
+        let identities = sources.filter_map(|source| match source {
+            IdentitySource::Env(name) => Some(name.clone()),
+            IdentitySource::Credential(_) | IdentitySource::File(_) => None,
+        });
+        OwnMeans { identities: identities.collect(), static_aws_keys: false }
+    }
+
+    /// Supervision is not in this build; a policy that counts on restarts must not get a plain exec instead.
+    ///
+    /// # Errors
+    /// The policy says `mode = "supervise"`.
+    pub fn refuse_what_only_supervision_has(&self) -> Result<(), Error> {
+        match self.policy.run.mode {
+            RunMode::Exec => Ok(()),
+            RunMode::Supervise => Err(PolicyError::plain(
+                crate::error::Class::Unsupported,
+                "`[run] mode = \"supervise\"` is not supported in this build",
+                Some("write: [run] mode = \"exec\"".into()),
+            )
+            .into()),
+        }
+    }
+}
+
+/// What was selected: by option, else by variable. An empty variable counts as absent.
+fn wanted(selection: &Selection, parent: &ParentEnv) -> Result<Wanted, Error> {
+    Ok(Wanted {
+        policy: selection.policy.clone(),
+        policy_variable: parent.get("VOUCHSAFE_POLICY").map(PathBuf::from),
+        environment: match &selection.env {
+            Some(environment) => Some(environment.clone()),
+            None => name_in(parent, "VOUCHSAFE_ENV")?,
+        },
+        service: match &selection.service {
+            Some(service) => Some(service.clone()),
+            None => name_in(parent, "VOUCHSAFE_SERVICE")?,
+        },
+        is_root: is_root(),
+    })
+}
+
+/// The content is not cited: a variable may hold anything.
+fn name_in<N: FromStr>(parent: &ParentEnv, variable: &'static str) -> Result<Option<N>, Error> {
+    let Some(text) = parent.get(variable).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let name = text.to_str().and_then(|text| text.parse().ok());
+    name.map(Some).ok_or_else(|| {
+        let hint = "letters, digits, `_`, `-` and `.`, starting with a letter or digit, at most 64 bytes";
+        UsageError::new(format!("the content of {variable} is not a valid name (not shown)"), Some(hint.into())).into()
+    })
+}
+
+fn unsupported(name: &StoreName, kind: &'static str) -> Error {
+    StoreError { store: name.clone(), kind: StoreErrorKind::Unsupported(kind) }.into()
+}
+
+/// There is no option for its place: what it says binds whoever runs the wrapper. No host file, no rules of the host; but one that is there and cannot be read might have had some.
+fn load_host_file() -> Result<HostFile, Error> {
+    match load_host(Path::new(HOST_FILE), true) {
+        Ok(host) => Ok(host),
+        Err(error) if error.is_absent() => Ok(HostFile::default()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `~/` is a user's own convenience; for root it would mean that a policy's meaning depends on who set `HOME`.
+pub(crate) fn load_options(parent: &ParentEnv) -> LoadOptions {
+    LoadOptions { home: parent.get("HOME").map(PathBuf::from), is_root: is_root() }
+}
+
+/// Whether this process runs as root.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
