@@ -4,9 +4,9 @@
 //! has accepted the record that they stand for. Code that fetches, starts a child or changes a store asks for them, so
 //! code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`] has no place for one.
 //!
-//! - [`event`], [`record`], [`json`]: the words and the line; [`actor`]: who acts;
-//! - [`chain`]: what ties the lines together, pure;
-//! - [`sink_file`] with [`head`], [`sink_stream`]: where the lines go;
+//! - `event`, `record`, `json`: the words and the line; `actor`: who acts;
+//! - `chain`: what ties the lines together, pure;
+//! - `sink_file` with `head`, `sink_stream`: where the lines go;
 //! - [`mod@verify`], [`mod@show`]: reading them.
 //!
 //! The format is specified in `docs/spec/audit-record.md`.

@@ -199,3 +199,20 @@ fn reopened(number: i32) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     rustix::fs::open(format!("/proc/self/fd/{number}"), flags, Mode::empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn where_no_descriptor_is_handed_out_by_number_proc_does() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        rustix::io::write(reopened(writer.as_raw_fd()).unwrap(), b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!(rustix::io::read(&reader, &mut byte), Ok(1));
+        assert_eq!(reopened(reader.as_raw_fd()).unwrap_err(), Errno::ACCESS);
+        assert_eq!(reopened(1 << 20).unwrap_err(), Errno::BADF);
+    }
+}
