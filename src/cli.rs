@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Cause, Class, Format};
 use crate::name::{EnvironmentName, ServiceName, VariableName, escape};
@@ -297,7 +297,12 @@ pub enum Parsed {
 /// # Errors
 /// The command line is wrong.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
-    match Cli::try_parse_from(arguments) {
+    let mut definition = Cli::command();
+    let parsed =
+        definition.try_get_matches_from_mut(arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    // Most often the next thing is the exec, which forgets everything at once: taking the definition apart is for nothing.
+    std::mem::forget(definition);
+    match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),

@@ -126,7 +126,9 @@ fn is_variable(text: &str) -> bool {
 }
 
 fn is_item(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 1011 && !text.chars().any(is_unprintable) && text.trim() == text
+    // Nearly every name: a check by bytes takes many at a time.
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    (1..=1011).contains(&text.len()) && (is_plain || (!text.chars().any(is_unprintable) && text.trim() == text))
 }
 
 /// True for characters that could forge a line or hide text in a terminal: controls, bidirectional overrides, invisible

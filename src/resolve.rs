@@ -55,10 +55,11 @@ impl Resolved {
         &self.absent
     }
 
-    /// What the audit record of the release lists: the values, and the parts that templates were made of.
+    /// Wipes the values and keeps what the audit record of the release lists: each value, and the parts that templates
+    /// were made of.
     #[must_use]
-    pub fn notes(&self) -> Vec<SecretNote> {
-        self.values.iter().map(|value| &value.note).chain(&self.parts).cloned().collect()
+    pub fn into_notes(self) -> Vec<SecretNote> {
+        self.values.into_iter().map(|value| value.note).chain(self.parts).collect()
     }
 }
 
@@ -164,21 +165,20 @@ pub fn resolve(
 ) -> Result<Resolved, Error> {
     let grant = permit.into_grant();
     let (mut fetched, bundles) = fetch_all(&grant, open, deadline)?;
-    check_age(&grant, &fetched, now)?;
-    let policy = grant.policy();
+    refuse_expired(&fetched, now)?;
     let mut values = Vec::with_capacity(grant.names().len());
     let (mut missing, mut absent) = (Vec::new(), Vec::new());
+    let bindings: Vec<_> = grant.names().iter().filter_map(|name| grant.policy().secrets.get_key_value(name)).collect();
     // Templates first, while every part is still in the map.
-    let mut rendered = Values::new();
-    for name in grant.names() {
-        if let Some(Source::Template(template)) = policy.secrets.get(name).map(|binding| &binding.source)
-            && let Some(value) = render(name, template, &fetched)?
+    let mut rendered = BTreeMap::new();
+    for (name, binding) in &bindings {
+        if let Source::Template(template) = &binding.source
+            && let Some(had) = render(name, binding, template, &fetched)?
         {
-            rendered.insert(name.clone(), value);
+            rendered.insert(*name, had);
         }
     }
-    for name in grant.names() {
-        let Some(binding) = policy.secrets.get(name) else { continue };
+    for (name, binding) in bindings {
         match rendered.remove(name).or_else(|| fetched.remove(name)) {
             Some(had) => values.push(Value { name: name.clone(), secret: had.secret, note: had.note }),
             None if binding.required => missing.push((name.clone(), place(binding))),
@@ -199,11 +199,12 @@ pub fn resolve(
     Ok(Resolved { values, parts, absent })
 }
 
-type Values = BTreeMap<VariableName, Had>;
+type Values<'p> = BTreeMap<&'p VariableName, Had<'p>>;
 type Bundles<'p> = Vec<(&'p Bundle, Vec<(ItemName, Fetched)>)>;
 
 /// A value on its way.
-struct Had {
+struct Had<'p> {
+    binding: &'p Binding,
     secret: Secret,
     note: SecretNote,
     written: Option<SystemTime>,
@@ -211,7 +212,7 @@ struct Had {
 
 /// Who wants an answer.
 enum For<'p> {
-    Binding(&'p VariableName, Option<&'p JsonPointer>),
+    Binding(&'p VariableName, &'p Binding),
     Bundle(&'p Bundle),
 }
 
@@ -220,14 +221,14 @@ fn fetch_all<'p>(
     grant: &Grant<'p>,
     open: &mut OpenStore<'_>,
     deadline: Instant,
-) -> Result<(Values, Bundles<'p>), Error> {
+) -> Result<(Values<'p>, Bundles<'p>), Error> {
     let policy = grant.policy();
     let mut orders: BTreeMap<&StoreName, Vec<(For<'p>, Wanted)>> = BTreeMap::new();
     for name in grant.names().iter().chain(grant.parts()) {
         let Some((name, binding)) = policy.secrets.get_key_value(name) else { continue };
         match &binding.source {
             Source::Item(item) => orders.entry(&item.store).or_default().push((
-                For::Binding(name, item.field.as_ref()),
+                For::Binding(name, binding),
                 Wanted::Item {
                     item: item.item.clone(),
                     version: item.version,
@@ -235,8 +236,8 @@ fn fetch_all<'p>(
                     plain: binding.plain,
                 },
             )),
-            Source::Ciphertext { store, ciphertext, context, field } => orders.entry(store).or_default().push((
-                For::Binding(name, field.as_ref()),
+            Source::Ciphertext { store, ciphertext, context, .. } => orders.entry(store).or_default().push((
+                For::Binding(name, binding),
                 Wanted::Ciphertext { ciphertext: ciphertext.clone(), context: context.clone() },
             )),
             Source::Template(_) => {}
@@ -249,23 +250,32 @@ fn fetch_all<'p>(
         }
     }
 
-    let (mut values, mut bundles) = (Values::new(), Bundles::new());
+    // Collected at once: names come sorted, and a map made of sorted entries compares each only once.
+    let (mut values, mut bundles) = (Vec::with_capacity(grant.names().len()), Bundles::new());
     for (store, order) in orders {
         let (receivers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
         let answers = open(store)?.fetch(&wanted, deadline)?;
         for ((receiver, wanted), answer) in receivers.into_iter().zip(&wanted).zip(answers) {
             match (receiver, answer) {
-                (For::Binding(name, field), Answer::Found(found)) => {
+                (For::Binding(name, binding), Answer::Found(found)) => {
                     let note = note(name, store, wanted, &found);
-                    let had = Had { secret: pick(name, found.value, field)?, note, written: found.written };
-                    values.insert(name.clone(), had);
+                    let secret = pick(name, found.value, field_of(binding))?;
+                    values.push((name, Had { binding, secret, note, written: found.written }));
                 }
                 (For::Bundle(bundle), Answer::Bundle(items)) => bundles.push((bundle, items)),
                 (For::Binding(..) | For::Bundle(_), Answer::Absent | Answer::Bundle(_) | Answer::Found(_)) => {}
             }
         }
     }
-    Ok((values, bundles))
+    Ok((values.into_iter().collect(), bundles))
+}
+
+fn field_of(binding: &Binding) -> Option<&JsonPointer> {
+    match &binding.source {
+        Source::Item(item) => item.field.as_ref(),
+        Source::Ciphertext { field, .. } => field.as_ref(),
+        Source::Template(_) => None,
+    }
 }
 
 fn note(name: &VariableName, store: &StoreName, wanted: &Wanted, found: &Fetched) -> SecretNote {
@@ -322,7 +332,12 @@ fn pick(name: &VariableName, value: Secret, field: Option<&JsonPointer>) -> Resu
 }
 
 /// `None` if a part is absent.
-fn render(name: &VariableName, template: &Template, fetched: &Values) -> Result<Option<Had>, ResolveError> {
+fn render<'p>(
+    name: &VariableName,
+    binding: &'p Binding,
+    template: &Template,
+    fetched: &Values<'_>,
+) -> Result<Option<Had<'p>>, ResolveError> {
     match template.render(|part| fetched.get(part).map(|had| had.secret.expose())) {
         Ok(bytes) => {
             let parts: BTreeSet<_> = template.references().map(VariableName::as_str).collect();
@@ -334,7 +349,7 @@ fn render(name: &VariableName, template: &Template, fetched: &Values) -> Result<
                 stage: None,
                 stale_seconds: None,
             };
-            Ok(Some(Had { secret: Secret::new(bytes), note, written: None }))
+            Ok(Some(Had { binding, secret: Secret::new(bytes), note, written: None }))
         }
         Err(RenderError::Absent(_)) => Ok(None),
         Err(RenderError::NotText(part)) => Err(ResolveError::NotText { name: name.clone(), part }),
@@ -347,17 +362,13 @@ pub fn is_expired(written: SystemTime, max_age: Duration, now: SystemTime) -> bo
     now.duration_since(written).is_ok_and(|age| age > max_age)
 }
 
-fn check_age(grant: &Grant<'_>, fetched: &Values, now: SystemTime) -> Result<(), ResolveError> {
-    let expired: Vec<_> = fetched
-        .iter()
-        .filter(|(name, had)| {
-            grant.policy().secrets.get(*name).is_some_and(|binding| {
-                let old = binding.max_age.zip(had.written).is_some_and(|(max, written)| is_expired(written, max, now));
-                old && binding.on_expired == OnExpired::Refuse
-            })
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
+fn refuse_expired(fetched: &Values<'_>, now: SystemTime) -> Result<(), ResolveError> {
+    let is_refused = |had: &Had<'_>| {
+        let limits = had.binding.max_age.zip(had.written);
+        had.binding.on_expired == OnExpired::Refuse
+            && limits.is_some_and(|(max, written)| is_expired(written, max, now))
+    };
+    let expired: Vec<_> = fetched.iter().filter(|(_, had)| is_refused(had)).map(|(name, _)| (*name).clone()).collect();
     if expired.is_empty() { Ok(()) } else { Err(ResolveError::Expired(expired)) }
 }
 

@@ -15,7 +15,7 @@ use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::inject::{Limits, ParentEnv, inject};
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
-use crate::resolve::{Resolved, resolve};
+use crate::resolve::resolve;
 use crate::setting::Setting;
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, sys};
 
@@ -95,17 +95,12 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
             return Err(failed(&mut auditor, event, outcome, error));
         }
     };
-    let notes = resolved.notes();
+    // The values are in the environment block now; no second copy outlives this line.
+    let notes = resolved.into_notes();
     let released = auditor.release(environment, &notes)?;
-    forget(resolved);
 
     let error = exec(&command, pin, released);
     Err(failed(&mut auditor, Event::AccessUnused, Outcome::Failed, error.into()))
-}
-
-/// The values are in the environment block now; no second copy stays behind while the exec is prepared.
-fn forget(resolved: Resolved) {
-    drop(resolved);
 }
 
 fn denied(auditor: &mut Auditor, denial: Denial) -> Error {

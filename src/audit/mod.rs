@@ -279,7 +279,7 @@ fn new_access() -> Result<String, AuditError> {
 
 /// The secrets of a grant, before anything is known but the policy.
 fn asked_for(grant: &Grant<'_>) -> Lists {
-    let mut lists = Lists::default();
+    let mut lists = Lists::with_capacity(grant.names().len() + grant.parts().len());
     for place in grant.places() {
         lists.grant(place);
     }

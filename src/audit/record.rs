@@ -75,8 +75,13 @@ impl Lists {
         self.push(List::Secrets, entry);
     }
 
+    /// Room for as many entries of the usual size.
+    pub(super) fn with_capacity(count: usize) -> Self {
+        Self { bytes: Vec::with_capacity(128 * count), entries: Vec::with_capacity(count) }
+    }
+
     pub(super) fn notes(notes: &[SecretNote]) -> Self {
-        let mut lists = Self { bytes: Vec::with_capacity(128 * notes.len()), entries: Vec::with_capacity(notes.len()) };
+        let mut lists = Self::with_capacity(notes.len());
         for note in notes {
             lists.secret(&SecretEntry::of(note));
         }

@@ -43,6 +43,12 @@ impl fmt::Display for Malformed {
 }
 
 impl Malformed {
+    /// From the place up to which the bytes are UTF-8.
+    fn not_utf8(plaintext: &[u8], valid_up_to: usize) -> Self {
+        let line = 1 + plaintext.iter().take(valid_up_to).filter(|byte| **byte == b'\n').count();
+        Self { line, column: None, why: "not valid JSON" }
+    }
+
     /// From a JSON error: its place, and its sentence only if it is one of ours.
     pub(in crate::store) fn from_json(error: &serde_json::Error) -> Self {
         let text = Zeroizing::new(error.to_string());
@@ -84,7 +90,9 @@ const SENTENCES: [&str; 12] = [
 ];
 
 pub(super) fn parse(plaintext: &[u8]) -> Result<Document, Malformed> {
-    let raw: RawDocument = serde_json::from_slice(plaintext).map_err(|error| Malformed::from_json(&error))?;
+    // Checked as a whole: the parser would otherwise check each string on its own.
+    let text = std::str::from_utf8(plaintext).map_err(|error| Malformed::not_utf8(plaintext, error.valid_up_to()))?;
+    let raw: RawDocument = serde_json::from_str(text).map_err(|error| Malformed::from_json(&error))?;
     Ok(Document { environment: raw.environment, service: raw.service, generation: raw.generation, items: raw.items.0 })
 }
 
