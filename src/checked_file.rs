@@ -254,7 +254,13 @@ fn check_ancestors(path: &Path) -> Result<(), FileErrorKind> {
 }
 
 fn check_one_folder(at: &Path, us: u32, sticky_is_safe: bool) -> Result<(), FileErrorKind> {
-    let stat = rustix::fs::stat(at).map_err(|errno| FileErrorKind::Io(errno.into()))?;
+    let io = |errno: rustix::io::Errno| FileErrorKind::Io(errno.into());
+    let mut stat = rustix::fs::lstat(at).map_err(io)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        // Whoever owns a link can point it elsewhere between two looks, also in a sticky folder.
+        check_owner(&stat, us, at)?;
+        stat = rustix::fs::stat(at).map_err(io)?;
+    }
     check_owner(&stat, us, at)?;
     let sticky = stat.st_mode & 0o1000 != 0 && stat.st_uid == 0;
     if writable(&stat, us, Use::Public) && !(sticky && sticky_is_safe) && !read_only_at(at) {
@@ -291,4 +297,112 @@ fn read_only(fd: impl AsFd) -> bool {
 
 fn read_only_at(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|vfs| vfs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    /// A folder of our own below the sticky folder for temporary files.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("checked-file-{}-{name}", std::process::id()));
+            std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, name: &str, mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, "content").unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            path
+        }
+
+        fn mode(&self, mode: u32) {
+            std::fs::set_permissions(&self.0, PermissionsExt::from_mode(mode)).unwrap();
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn modes_decide_by_use() {
+        let folder = Folder::new("modes");
+        for (mode, public, identity, credential) in [
+            (0o600, true, true, true),
+            (0o644, true, false, false),
+            (0o640, true, rustix::process::geteuid().is_root(), true),
+            (0o666, false, false, false),
+            (0o602, false, false, false),
+            (0o604, true, false, false),
+            (0o601, true, false, false),
+        ] {
+            let path = folder.file("file", mode);
+            for (purpose, accepted) in [(Use::Public, public), (Use::Identity, identity), (Use::Credential, credential)]
+            {
+                let opened = open(&path, purpose);
+                assert_eq!(opened.is_ok(), accepted, "{mode:o} {purpose:?}: {:?}", opened.err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_spoils_what_is_in_it() {
+        let folder = Folder::new("folders");
+        let path = folder.file("file", 0o600);
+        for (mode, accepted) in [(0o700, true), (0o755, true), (0o777, false), (0o1777, false), (0o703, false)] {
+            folder.mode(mode);
+            let opened = open(&path, Use::Public);
+            assert_eq!(opened.is_ok(), accepted, "{mode:o}: {:?}", opened.err());
+        }
+        folder.mode(0o700);
+        let direct = std::env::temp_dir().join(format!("checked-file-{}-direct", std::process::id()));
+        std::fs::write(&direct, "content").unwrap();
+        assert!(matches!(open(&direct, Use::Public).unwrap_err().kind, FileErrorKind::Writable { .. }));
+        std::fs::remove_file(&direct).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_followed_and_both_ends_are_checked() {
+        let (folder, open_folder) = (Folder::new("link"), Folder::new("open"));
+        open_folder.mode(0o777);
+        let outside = open_folder.file("file", 0o644);
+        symlink(&outside, folder.0.join("to-outside")).unwrap();
+        assert!(open(&folder.0.join("to-outside"), Use::Public).is_err());
+        let inside = folder.file("file", 0o644);
+        symlink(&inside, folder.0.join("to-inside")).unwrap();
+        assert!(open(&folder.0.join("to-inside"), Use::Public).is_ok());
+        symlink(&folder.0, open_folder.0.join("to-folder")).unwrap();
+        assert!(
+            open(&open_folder.0.join("to-folder/file"), Use::Public).is_err(),
+            "the link lies in a folder of others"
+        );
+    }
+
+    #[test]
+    fn what_is_no_regular_file_does_not_hang() {
+        let folder = Folder::new("kinds");
+        let fifo = folder.0.join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        for path in [fifo.as_path(), &folder.0, Path::new("/dev/null"), Path::new("/dev/zero")] {
+            assert!(matches!(open(path, Use::Public).unwrap_err().kind, FileErrorKind::NotRegular), "{path:?}");
+        }
+        assert!(open(&folder.0.join("nothing"), Use::Public).unwrap_err().is_absent());
+    }
+
+    #[test]
+    fn a_limit_is_a_limit() {
+        let folder = Folder::new("limit");
+        let path = folder.file("file", 0o600);
+        assert_eq!(read(&path, Use::Public, 7).unwrap(), b"content");
+        assert!(matches!(read(&path, Use::Public, 6).unwrap_err().kind, FileErrorKind::TooLarge { limit: 6 }));
+    }
 }

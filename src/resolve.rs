@@ -195,7 +195,8 @@ pub fn resolve(
         return Err(ResolveError::Missing(missing).into());
     }
     values.sort_by(|a, b| a.name.cmp(&b.name));
-    let parts = grant.parts().iter().filter_map(|part| fetched.remove(part)).map(|had| had.note).collect();
+    let parts = grant.parts().iter().filter_map(|part| fetched.remove(part));
+    let parts = parts.map(|had| SecretNote { is_part: true, ..had.note }).collect();
     Ok(Resolved { values, parts, absent })
 }
 
@@ -281,7 +282,7 @@ fn field_of(binding: &Binding) -> Option<&JsonPointer> {
 fn note(name: &VariableName, store: &StoreName, wanted: &Wanted, found: &Fetched) -> SecretNote {
     let item = match wanted {
         Wanted::Item { item, .. } => item.to_string(),
-        Wanted::Ciphertext { .. } => "ciphertext".into(),
+        Wanted::Ciphertext { .. } => String::new(),
         Wanted::Bundle { path, .. } => path.clone(),
     };
     SecretNote {
@@ -290,7 +291,7 @@ fn note(name: &VariableName, store: &StoreName, wanted: &Wanted, found: &Fetched
         item,
         version: found.version,
         stage: found.stage.map(crate::policy::model::Stage::word),
-        stale_seconds: None,
+        ..SecretNote::default()
     }
 }
 
@@ -340,15 +341,9 @@ fn render<'p>(
 ) -> Result<Option<Had<'p>>, ResolveError> {
     match template.render(|part| fetched.get(part).map(|had| had.secret.expose())) {
         Ok(bytes) => {
-            let parts: BTreeSet<_> = template.references().map(VariableName::as_str).collect();
-            let note = SecretNote {
-                name: name.to_string(),
-                store: "template".into(),
-                item: parts.into_iter().collect::<Vec<_>>().join(","),
-                version: None,
-                stage: None,
-                stale_seconds: None,
-            };
+            let parts: BTreeSet<_> = template.references().map(ToString::to_string).collect();
+            let template = parts.into_iter().collect();
+            let note = SecretNote { name: name.to_string(), template, ..SecretNote::default() };
             Ok(Some(Had { binding, secret: Secret::new(bytes), note, written: None }))
         }
         Err(RenderError::Absent(_)) => Ok(None),

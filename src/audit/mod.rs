@@ -65,14 +65,18 @@ pub struct CommandNote {
 }
 
 /// What a record says of one secret. There is no place for a value, nor for anything made from one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretNote {
     /// The variable.
     pub name: String,
-    /// The store.
+    /// The store; empty for a template.
     pub store: String,
-    /// The item.
+    /// The item; empty for a template and for a ciphertext of the policy.
     pub item: String,
+    /// The names that a template is made of; empty for everything else.
+    pub template: Vec<String>,
+    /// A part of a template, which does not reach the child itself.
+    pub is_part: bool,
     /// The version that was served or written.
     pub version: Option<u64>,
     /// Its stage.
@@ -317,11 +321,7 @@ fn list_binding(lists: &mut Lists, name: &VariableName, binding: &Binding, injec
         }),
         Source::Template(template) => {
             let parts: Vec<&str> = template.references().map(VariableName::as_str).collect();
-            // A long template is listed in several entries of its name, so that each fits into one line of a stream.
-            for parts in parts.chunks(8) {
-                let entry = SecretEntry::named(name.as_str());
-                lists.secret(&SecretEntry { template: Some(parts), inject: (!inject).then_some(false), ..entry });
-            }
+            lists.template(name.as_str(), &parts, inject);
         }
     }
 }

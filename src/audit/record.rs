@@ -83,9 +83,22 @@ impl Lists {
     pub(super) fn notes(notes: &[SecretNote]) -> Self {
         let mut lists = Self::with_capacity(notes.len());
         for note in notes {
-            lists.secret(&SecretEntry::of(note));
+            if note.template.is_empty() {
+                lists.secret(&SecretEntry::of(note));
+            } else {
+                let parts: Vec<&str> = note.template.iter().map(String::as_str).collect();
+                lists.template(&note.name, &parts, !note.is_part);
+            }
         }
         lists
+    }
+
+    /// A long template is listed in several entries of its name, so that each fits into one line of a stream.
+    pub(super) fn template(&mut self, name: &str, parts: &[&str], inject: bool) {
+        for parts in parts.chunks(8) {
+            let inject = (!inject).then_some(false);
+            self.secret(&SecretEntry { template: Some(parts), inject, ..SecretEntry::named(name) });
+        }
     }
 
     fn push(&mut self, list: List, entry: &impl Serialize) {
@@ -140,12 +153,14 @@ impl<'a> SecretEntry<'a> {
     }
 
     fn of(note: &'a SecretNote) -> Self {
-        Self {
+        let entry = Self {
             version: note.version,
             stage: note.stage,
             stale_seconds: note.stale_seconds,
-            ..Self::named(&note.name).in_store(&note.store).item(&note.item)
-        }
+            inject: note.is_part.then_some(false),
+            ..Self::named(&note.name).in_store(&note.store)
+        };
+        if note.item.is_empty() { Self { inline: Some(true), ..entry } } else { entry.item(&note.item) }
     }
 }
 

@@ -218,7 +218,7 @@ pub fn note_of(name: &VariableName, item: &ItemRef) -> SecretNote {
         item: item.item.to_string(),
         version: item.version,
         stage: item.stage.map(Stage::word),
-        stale_seconds: None,
+        ..SecretNote::default()
     }
 }
 

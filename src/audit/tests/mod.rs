@@ -76,7 +76,7 @@ fn note(name: &str) -> SecretNote {
         item: format!("/prod/api/{}", name.to_lowercase()),
         version: Some(3),
         stage: Some("current"),
-        stale_seconds: None,
+        ..SecretNote::default()
     }
 }
 

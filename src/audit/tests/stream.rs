@@ -95,6 +95,7 @@ fn the_longest_that_there_can_be_fits() {
         version: Some(u64::MAX),
         stage: Some("previous"),
         stale_seconds: Some(u64::MAX),
+        ..SecretNote::default()
     };
     auditor.note_request_ids([long.clone()]);
     auditor.record(Event::SecretWriteRequested, Outcome::Succeeded, Some(&long), &[note.clone(), note]).unwrap();
