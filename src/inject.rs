@@ -234,7 +234,7 @@ impl Limits {
 
 /// Environment and arguments of the child, ready for the kernel. Made only by [`inject`].
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let environment = vouchsafe::inject::ChildEnv { envp: Default::default(), argv: Default::default() };
 /// ```
 pub struct ChildEnv {

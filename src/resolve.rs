@@ -23,7 +23,7 @@ pub type OpenStore<'o> = dyn FnMut(&StoreName) -> Result<Box<dyn Store + 'o>, Er
 
 /// Every granted value. Made only by [`resolve`]. No `Debug`: it holds plaintext.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let resolved = vouchsafe::resolve::Resolved { values: vec![], parts: vec![], absent: vec![] };
 /// ```
 pub struct Resolved {

@@ -14,17 +14,17 @@ use zeroize::Zeroize;
 /// ```
 ///
 /// It cannot be printed:
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// let secret = vouchsafe::secret::Secret::new(b"s3cret".to_vec());
 /// println!("{:?}", secret);
 /// ```
 /// It cannot be cloned:
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// let secret = vouchsafe::secret::Secret::new(b"s3cret".to_vec());
 /// let copy = secret.clone();
 /// ```
 /// It cannot be compared by `==`, which would tell its prefix by time:
-/// ```compile_fail
+/// ```compile_fail,E0369
 /// let secret = vouchsafe::secret::Secret::new(b"s3cret".to_vec());
 /// assert!(secret == secret);
 /// ```

@@ -102,13 +102,13 @@ enum OpenSink {
 
 /// Proof that an access was granted and that its request is written down in every sink. Made by [`Auditor::request`].
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// fn forge<'p>(grant: vouchsafe::policy::eval::Grant<'p>) -> vouchsafe::audit::Permit<'p> {
 ///     vouchsafe::audit::Permit { grant }
 /// }
 /// ```
 /// One record, one use:
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// fn twice<'p>(permit: vouchsafe::audit::Permit<'p>) -> (vouchsafe::audit::Permit<'p>, vouchsafe::audit::Permit<'p>) {
 ///     (permit.clone(), permit)
 /// }
@@ -136,7 +136,7 @@ impl<'p> Permit<'p> {
 /// Proof that the release of `T` is written down in every sink. Made by [`Auditor::release`]. No `Debug`: it holds
 /// plaintext.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let released = vouchsafe::audit::Released { inner: () };
 /// ```
 #[must_use]
@@ -154,7 +154,7 @@ impl<T> Released<T> {
 /// Proof that a change of a store is written down in every sink, for the items that it names. Made by
 /// [`Auditor::begin_write`]; its outcome is a record of its own.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let permit = vouchsafe::audit::WritePermit { items: Vec::new() };
 /// ```
 #[must_use]

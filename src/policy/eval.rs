@@ -60,7 +60,7 @@ pub enum Verdict<'p> {
 
 /// Proof that the policy allows exactly this. Made only by [`evaluate`]; turned into a `Permit` by the audit.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let grant = vouchsafe::policy::eval::Grant { names: vec![], ..todo!() };
 /// ```
 #[derive(Debug)]
