@@ -51,6 +51,7 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
 /// kernel refused the exec. In each case the command was not started.
 fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Error> {
     let started = Instant::now();
+    sys::keep_freed_memory();
     sys::end_on_signals();
     let setting = Setting::load(&options.selection, parent)?;
     setting.refuse_what_only_supervision_has()?;

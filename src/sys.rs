@@ -55,6 +55,18 @@ unsafe impl GlobalAlloc for Wiping {
     }
 }
 
+/// Lets freed memory be used again instead of being handed back: with glibc's defaults each buffer over 128 KiB is mapped,
+/// faulted in page by page and unmapped for itself (mallopt(3)). The process is short-lived, so there is nothing to save.
+pub fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets parameters of the allocator; values that it does not know are refused and change nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 16 * 1024 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 * 1024 * 1024);
+        libc::mallopt(libc::M_TOP_PAD, 256 * 1024);
+    }
+}
+
 /// No memory is an error of ours with our status, not an abort with a core.
 fn out_of_memory_if_null(block: *mut u8) -> *mut u8 {
     if block.is_null() {
