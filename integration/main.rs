@@ -19,7 +19,10 @@ mod empty_root;
 mod faults;
 #[path = "../tests/cli/harness.rs"]
 mod harness;
+mod leaks;
 mod other_uids;
+mod sealed;
+mod strace;
 mod trace;
 
 /// Whether all of `programs` are there, and we are root where `root` is wanted; says loudly what is skipped if not.
