@@ -15,6 +15,7 @@
 )]
 
 mod age_interop;
+mod audit_faults;
 mod empty_root;
 mod faults;
 #[path = "../tests/cli/harness.rs"]

@@ -137,7 +137,9 @@ pub fn points(traced: &Traced, names: &[&str]) -> Vec<Point> {
     let mut counts = std::collections::HashMap::new();
     let mut points = Vec::new();
     for (index, call) in traced.calls.iter().enumerate() {
-        let ordinal = counts.entry(call.name.as_str()).and_modify(|count| *count += 1).or_insert(1);
+        // strace does not count the exec by which it starts the command.
+        let first = usize::from(index > 0);
+        let ordinal = counts.entry(call.name.as_str()).and_modify(|count| *count += 1).or_insert(first);
         if index > start && names.contains(&call.name.as_str()) {
             points.push(Point { name: call.name.clone(), ordinal: *ordinal, text: call.text.clone() });
         }
