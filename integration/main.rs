@@ -16,10 +16,13 @@
 
 mod age_interop;
 mod audit_faults;
+mod crowd;
 mod empty_root;
 mod faults;
+mod full_disk;
 #[path = "../tests/cli/harness.rs"]
 mod harness;
+mod held;
 mod leaks;
 mod other_uids;
 mod sealed;
@@ -38,4 +41,12 @@ fn have(programs: &[&str], root: bool) -> bool {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     println!("\nSKIPPED: {test} (needs {missing:?}{})", if root && !is_root { ", root" } else { "" });
     false
+}
+
+/// A copy of a program that anyone may execute. Made by another process: while this one has a file open for writing, a
+/// test that forks in another thread hands the descriptor on, and the copy cannot be executed (ETXTBSY).
+fn copy_program(program: &str, to: &std::path::Path) -> std::path::PathBuf {
+    let status = std::process::Command::new("install").args(["-m", "0755", program]).arg(to).status().unwrap();
+    assert!(status.success());
+    to.to_owned()
 }

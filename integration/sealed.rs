@@ -31,6 +31,11 @@ impl Sealed {
         Self::at(scene, Some(log), values)
     }
 
+    /// The same in a scene that has its folders already.
+    pub fn with_scene(scene: Scene, values: &[(&str, &str)]) -> Self {
+        Self::at(scene, None, values)
+    }
+
     fn at(scene: Scene, log: Option<&Path>, values: &[(&str, &str)]) -> Self {
         for folder in ["store", "log"] {
             std::fs::create_dir_all(scene.path(folder)).unwrap();
