@@ -67,6 +67,8 @@ fn no_child_starts_while_the_disk_of_the_log_is_full() {
         Err(why) => return skip(&why),
     };
     let sealed = Sealed::logging_to(&disk.join("audit.jsonl"), scene, &[("A", "1")]);
+    // Dropped before the scene that it lies in, also when the test fails.
+    let mount = mounted;
     let marker = sealed.scene.path("marker");
     let touch = ["/usr/bin/touch", "marker"];
     // The log itself fills the disk: some run is the first that does not fit, perhaps in the middle of a record.
@@ -122,7 +124,7 @@ fn no_child_starts_while_the_disk_of_the_log_is_full() {
     std::fs::remove_file(filler).unwrap();
     sealed.run(&touch).expect_status(0);
     sealed.expect_intact("the disk was full");
-    drop(mounted);
+    drop(mount);
 }
 
 #[test]
@@ -137,6 +139,8 @@ fn a_store_on_a_full_disk_stays_as_it_is() {
         Err(why) => return skip(&why),
     };
     let sealed = Sealed::logging_to(&scene.path("log/audit.jsonl"), scene, &[("A", "1"), ("B", "2")]);
+    // As above.
+    let mount = mounted;
     let before = sealed.content();
     // Too large for what is left: the write is cut short in the middle.
     let outcome = sealed.set("A", &"x".repeat(60_000)).expect_status(122);
@@ -149,7 +153,7 @@ fn a_store_on_a_full_disk_stays_as_it_is() {
     sealed.set("A", "2").expect_status(0);
     assert!(sealed.leftovers().is_empty());
     sealed.expect_intact("the disk was full");
-    drop(mounted);
+    drop(mount);
 }
 
 /// An ext4 file system in a file, with a commit interval long enough that nothing gets there by itself, and without the

@@ -4,7 +4,7 @@
 //! look, shows that the value really is there.
 
 use std::ffi::OsString;
-use std::io::{PipeReader, Write};
+use std::io::{PipeReader, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -26,6 +26,14 @@ fn as_other(scene: &Scene, words: &[OsString]) -> Command {
             .collect();
     all.extend_from_slice(words);
     scene.other("prlimit", &all)
+}
+
+/// Any process of that user that is no wrapper. It has answered, so it is past its exec.
+fn running_cat(scene: &Scene) -> Child {
+    let mut cat = as_other(scene, &["cat".into()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    cat.stdin.as_ref().unwrap().write_all(b"x").unwrap();
+    cat.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    cat
 }
 
 struct Held {
@@ -101,10 +109,7 @@ fn a_wrapper_that_dies_with_a_value_leaves_no_core() {
     // That a core would be made at all: of a process that is no wrapper, in the same folder.
     for signal in ["ABRT", "SEGV"] {
         let mut held = hold();
-        let mut control = as_other(&held.scene, &["cat".into()]);
-        let mut control = control.stdin(Stdio::piped()).spawn().unwrap();
-        let comm = format!("/proc/{}/comm", control.id());
-        wait_until("cat never ran", || std::fs::read_to_string(&comm).is_ok_and(|name| name.trim() == "cat"));
+        let mut control = running_cat(&held.scene);
         let number = rustix::process::Signal::from_named_raw(if signal == "ABRT" { 6 } else { 11 }).unwrap();
         let send = |child: &Child| {
             let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
@@ -173,9 +178,7 @@ fn the_same_user_could_look_into_any_other_process() {
     let scene = Scene::new();
     chown(scene.path(""), Some(OTHER), Some(OTHER)).unwrap();
     std::fs::set_permissions(scene.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-    let mut other = as_other(&scene, &["cat".into()]).stdin(Stdio::piped()).spawn().unwrap();
-    let comm = format!("/proc/{}/comm", other.id());
-    wait_until("cat never ran", || std::fs::read_to_string(&comm).is_ok_and(|name| name.trim() == "cat"));
+    let mut other = running_cat(&scene);
     let words: [OsString; 2] = ["cat".into(), format!("/proc/{}/environ", other.id()).into()];
     let output = as_other(&scene, &words).output().unwrap();
     assert!(output.status.success() && !output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
