@@ -56,7 +56,7 @@ fn of_twenty_writers_none_is_lost() {
                 (number, start(&sealed, &words))
             })
             .collect();
-        let mut took = vec![false; 20];
+        let mut took = [false; 20];
         for (number, child) in crowd {
             let output = child.wait_with_output().unwrap();
             let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -97,26 +97,26 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 /// Where a value may be in a trace: nowhere, in the read of its own input, or also in the block that is executed.
 #[derive(Clone, Copy, PartialEq)]
-enum May {
-    BeNowhere,
-    BeRead,
-    BeExecuted,
+enum Allowed {
+    Nowhere,
+    InItsInput,
+    InTheBlock,
 }
 
 /// Runs it, expects the status, and looks everywhere.
-fn search(scene: &Scene, what: &str, status: i32, may: May, command: &[OsString], input: &[u8]) -> Traced {
+fn search(scene: &Scene, what: &str, status: i32, may: Allowed, command: &[OsString], input: &[u8]) -> Traced {
     let traced = trace(scene, &["-v", "-xx", "-s", "400000"], command, input);
     let stderr = String::from_utf8_lossy(&traced.stderr).into_owned();
     assert_eq!(traced.status.code(), Some(status), "{what}: {stderr}");
     assert_eq!(found(&traced.stdout), None, "{what}: standard output");
     assert_eq!(found(&traced.stderr), None, "{what}: standard error\n{stderr}");
     let last_exec = traced.calls.iter().rposition(|call| call.name.starts_with("execve")).unwrap();
-    assert!(last_exec > 0 || may != May::BeExecuted, "{what}: nothing was executed");
+    assert!(last_exec > 0 || may != Allowed::InTheBlock, "{what}: nothing was executed");
     for (at, call) in traced.calls.iter().enumerate() {
-        if may == May::BeRead && call.name == "read" {
+        if may == Allowed::InItsInput && call.name == "read" {
             continue;
         }
-        let text = if at == last_exec && may == May::BeExecuted { before_environment(call) } else { &call.text };
+        let text = if at == last_exec && may == Allowed::InTheBlock { before_environment(call) } else { &call.text };
         assert_eq!(found(&strings(text)), None, "{what}: {} (call {at})", call.name);
     }
     for file in files_below(&scene.path("")) {
@@ -180,7 +180,7 @@ fn a_granted_run_shows_values_to_the_child_alone() {
         return;
     }
     let scene = talkative(Scene::with(&CANARIES)).and("SHOUTED = { template = \"<{PLAIN}|{QUOTED:url}>\" }");
-    let traced = search(&scene, "run", 0, May::BeExecuted, &flat(&scene), b"");
+    let traced = search(&scene, "run", 0, Allowed::InTheBlock, &flat(&scene), b"");
     // The search looks where the values really are.
     let exec = traced.calls.iter().rfind(|call| call.name.starts_with("execve")).unwrap();
     let block = strings(exec.text.split_once("], [").unwrap().1);
@@ -188,7 +188,7 @@ fn a_granted_run_shows_values_to_the_child_alone() {
         assert!(contains(&block, format!("{name}={value}\0").as_bytes()), "{name} did not arrive");
     }
     let scene = scene.sinks("[[audit.sinks]]\ntype = \"stderr\"\n");
-    let traced = search(&scene, "run, the log on standard error", 0, May::BeExecuted, &flat(&scene), b"");
+    let traced = search(&scene, "run, the log on standard error", 0, Allowed::InTheBlock, &flat(&scene), b"");
     assert!(String::from_utf8_lossy(&traced.stderr).contains("access.released"));
 }
 
@@ -211,7 +211,7 @@ fn a_run_that_fails_shows_no_value() {
     };
     let all = || store(&CANARIES);
     let nowhere = |what: &str, status: i32, scene: &Scene| {
-        search(scene, what, status, May::BeNowhere, &flat(scene), b"");
+        search(scene, what, status, Allowed::Nowhere, &flat(scene), b"");
     };
     nowhere("denied", 120, &all().grants("[[grants]]\nsecrets = [\"PLAIN\"]\nto = \"anyone\"\n"));
     nowhere("missing", 122, &store(&CANARIES[1..]));
@@ -246,7 +246,7 @@ fn a_run_that_fails_shows_no_value() {
         let command = flat(&scene);
         let policy = std::fs::read_to_string(scene.path("policy.toml")).unwrap();
         scene.write("policy.toml", policy.replace("\"json\"", &format!("\"{format}\"")).as_bytes());
-        search(&scene, &format!("malformed {format}: {text}"), 122, May::BeNowhere, &command, b"");
+        search(&scene, &format!("malformed {format}: {text}"), 122, Allowed::Nowhere, &command, b"");
     }
 
     // Executed in vain: the values are in the block of the exec that failed.
@@ -254,7 +254,7 @@ fn a_run_that_fails_shows_no_value() {
     let script = scene.write_mode("script", b"#!/no/such/interpreter\n", 0o755);
     let mut command = flat(&scene);
     *command.last_mut().unwrap() = script.into();
-    let traced = search(&scene, "a failing exec", 126, May::BeExecuted, &command, b"");
+    let traced = search(&scene, "a failing exec", 126, Allowed::InTheBlock, &command, b"");
     assert!(!traced.calls.iter().rfind(|call| call.name.starts_with("execve")).unwrap().succeeded());
 }
 
@@ -272,21 +272,21 @@ fn a_damaged_or_foreign_store_shows_no_value() {
         let mut damaged = whole.clone();
         damaged[at] = if damaged[at] == b'A' { b'B' } else { b'A' };
         sealed.scene.write("store/store.age", &damaged);
-        search(&sealed.scene, "damaged", 122, May::BeNowhere, &run, b"");
+        search(&sealed.scene, "damaged", 122, Allowed::Nowhere, &run, b"");
         sealed.scene.write("store/store.age", &whole[..at]);
-        search(&sealed.scene, "cut", 122, May::BeNowhere, &run, b"");
+        search(&sealed.scene, "cut", 122, Allowed::Nowhere, &run, b"");
     }
     sealed.scene.write("store/store.age", &whole);
     let policy = std::fs::read_to_string(sealed.scene.path("policy.toml")).unwrap();
     sealed.scene.write("policy.toml", policy.replace("environment = \"test\"", "environment = \"other\"").as_bytes());
-    search(&sealed.scene, "bound to another environment", 122, May::BeNowhere, &run, b"");
+    search(&sealed.scene, "bound to another environment", 122, Allowed::Nowhere, &run, b"");
     let set = Sealed::set_command("PLAIN");
-    search(&sealed.scene, "set into another environment's", 122, May::BeRead, &set, CANARIES[0].1.as_bytes());
+    search(&sealed.scene, "set into another environment's", 122, Allowed::InItsInput, &set, CANARIES[0].1.as_bytes());
     let other = Scene::new();
     let foreign = age::encrypt(&other.recipient().parse::<age::x25519::Recipient>().unwrap(), CANARIES[0].1.as_bytes());
     sealed.scene.write("store/store.age", &foreign.unwrap());
-    search(&sealed.scene, "for someone else", 124, May::BeNowhere, &run, b"");
-    search(&sealed.scene, "set where nothing opens", 124, May::BeRead, &set, CANARIES[0].1.as_bytes());
+    search(&sealed.scene, "for someone else", 124, Allowed::Nowhere, &run, b"");
+    search(&sealed.scene, "set where nothing opens", 124, Allowed::InItsInput, &set, CANARIES[0].1.as_bytes());
 }
 
 #[test]
@@ -319,14 +319,14 @@ fn what_looks_or_writes_shows_no_value() {
         ("audit show log/audit.jsonl", 0),
         ("audit verify log/audit.jsonl", 0),
     ] {
-        search(scene, text, status, May::BeNowhere, &line(text), b"");
+        search(scene, text, status, Allowed::Nowhere, &line(text), b"");
     }
     for (name, value) in CANARIES {
         let text = format!("set {name} --policy policy.toml");
-        search(scene, &text, 0, May::BeRead, &line(&text), value.as_bytes());
+        search(scene, &text, 0, Allowed::InItsInput, &line(&text), value.as_bytes());
         scene.write_mode("input", value.as_bytes(), 0o600);
         let text = format!("set {name} --policy policy.toml --from-file input");
-        search(scene, &text, 0, May::BeRead, &line(&text), b"");
+        search(scene, &text, 0, Allowed::InItsInput, &line(&text), b"");
     }
     for (text, input, status) in [
         ("set PLAIN --policy mistaken.toml", "kanarienvogel7Qx93ZsP0".to_owned(), 121),
@@ -336,6 +336,6 @@ fn what_looks_or_writes_shows_no_value() {
         ("set PLAIN --policy policy.toml --from-file no-such-file", String::new(), 2),
         ("set PLAIN --policy policy.toml --from-file store", String::new(), 2),
     ] {
-        search(scene, text, status, May::BeRead, &line(text), input.as_bytes());
+        search(scene, text, status, Allowed::InItsInput, &line(text), input.as_bytes());
     }
 }

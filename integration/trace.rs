@@ -18,6 +18,9 @@ fn binaries() -> Vec<(PathBuf, bool)> {
     binaries
 }
 
+/// What a call is for, and how it is known.
+type Step<'a> = (&'a str, &'a dyn Fn(&Call) -> bool);
+
 fn run_of(binary: &std::path::Path, child: &str) -> Vec<OsString> {
     let mut command: Vec<OsString> = vec![binary.into()];
     command.extend(["run", "--policy", "policy.toml", "--", child].map(Into::into));
@@ -120,7 +123,7 @@ fn a_store_is_replaced_in_the_order_that_survives_a_power_cut() {
     let sealed = Sealed::with(&[("A", "1")]);
     let traced = trace(&sealed.scene, &["-y", "-s", "4096"], &Sealed::set_command("A"), b"2");
     assert_eq!(traced.status.code(), Some(0), "{}", traced.transcript());
-    let steps: [(&str, &dyn Fn(&Call) -> bool); 9] = [
+    let steps: [Step; 9] = [
         ("written down", &|call| call.name == "fdatasync"),
         ("locked", &|call| call.name == "flock" && call.mentions("/store>")),
         ("read", &|call| call.opens("store.age\"")),
