@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use crate::harness::{Scene, VOUCHSAFE};
-use crate::have;
+use crate::{copy_program, have};
 
 const OTHER: u32 = 54_321;
 
@@ -42,9 +42,7 @@ fn an_unprivileged_user_gets_his_grant_and_no_more() {
     for file in ["", "identity.key", "store.age", "policy.toml"] {
         chown(scene.path(file), Some(OTHER), Some(OTHER)).unwrap();
     }
-    let binary = scene.path("vouchsafe");
-    std::fs::copy(VOUCHSAFE, &binary).unwrap();
-    std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = copy_program(VOUCHSAFE, &scene.path("vouchsafe"));
     let as_other = |only: &[&str]| {
         let id = OTHER.to_string();
         let mut words = vec!["--reuid", &id, "--regid", &id, "--clear-groups", binary.to_str().unwrap(), "run"];
@@ -67,8 +65,7 @@ fn a_set_uid_copy_refuses_to_run() {
     }
     let scene = Scene::with(&[("A", "1")]);
     scene.write_policy();
-    let binary = scene.path("vouchsafe");
-    std::fs::copy(VOUCHSAFE, &binary).unwrap();
+    let binary = copy_program(VOUCHSAFE, &scene.path("vouchsafe"));
     std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o4755)).unwrap();
     std::fs::set_permissions(scene.path(""), PermissionsExt::from_mode(0o755)).unwrap();
     let id = OTHER.to_string();
@@ -100,9 +97,7 @@ fn another_users_wrapper_cannot_be_looked_into() {
     for file in ["", "identity.key", "store.age", "policy.toml"] {
         chown(scene.path(file), Some(OTHER), Some(OTHER)).unwrap();
     }
-    let binary = scene.path("vouchsafe");
-    std::fs::copy(VOUCHSAFE, &binary).unwrap();
-    std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = copy_program(VOUCHSAFE, &scene.path("vouchsafe"));
     let id = OTHER.to_string();
     let mut words: Vec<std::ffi::OsString> =
         ["--reuid", &id, "--regid", &id, "--clear-groups"].map(Into::into).to_vec();
@@ -129,4 +124,84 @@ fn another_users_wrapper_cannot_be_looked_into() {
     filler.kill().unwrap();
     filler.wait().unwrap();
     drop(reader);
+}
+
+#[test]
+fn what_root_initialises_does_not_lock_out_everybody_else() {
+    if !have(&["unshare", "mount", "setpriv"], true) {
+        return;
+    }
+    // In a mount namespace of its own, with an `/etc` and a `/var/log` that are the scene's.
+    let scene = Scene::new();
+    std::fs::set_permissions(scene.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    for folder in ["etc", "log", "theirs"] {
+        std::fs::create_dir(scene.path(folder)).unwrap();
+    }
+    chown(scene.path("theirs"), Some(OTHER), Some(OTHER)).unwrap();
+    let binary = copy_program(VOUCHSAFE, &scene.path("vouchsafe"));
+    let theirs = format!(
+        "HOME={0}/theirs setpriv --reuid {OTHER} --regid {OTHER} --clear-groups {1}",
+        scene.path("").display(),
+        binary.display()
+    );
+    let script = format!(
+        "set -e\nmount --bind etc /etc\nmount --bind log /var/log\numask 077\n{0} init .\n\
+         cd theirs\n{theirs} init .\n{theirs} set EXAMPLE_TOKEN --policy policies/dev.toml --generate\n\
+         {theirs} run --policy policies/dev.toml -- true\n",
+        binary.display()
+    );
+    let path = "/usr/sbin:/usr/bin:/sbin:/bin";
+    let output = scene.other("unshare", &["-m", "sh", "-c", &script]).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mode = |name: &str| std::fs::metadata(scene.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("etc/vouchsafe/dev.key"), 0o600);
+}
+
+/// The mask of an ACL stands where the group's rights are (acl(5)), so an identity that another user was given shows as
+/// readable by its group. Root may do that, as systemd does for credentials; from anyone else it is refused.
+#[test]
+fn an_identity_shared_by_acl_counts_as_readable_by_its_group() {
+    if !have(&["setfacl", "setpriv"], true) {
+        return;
+    }
+    let share = |scene: &Scene, rights: &str, file: &str| {
+        let words = ["-m", rights, file];
+        let status = scene.other("setfacl", &words).status().unwrap();
+        assert!(status.success(), "setfacl {rights} {file}");
+    };
+    // Root's own: reading may be shared, writing may not.
+    let scene = Scene::with(&[("A", "1")]);
+    let arguments = scene.run_arguments(&["true"]);
+    share(&scene, &format!("u:{OTHER}:r"), "identity.key");
+    scene.vouchsafe(&arguments).expect_status(0);
+    assert!(scene.other("setfacl", &["-b", "identity.key"]).status().unwrap().success());
+    // Group 0 may write; someone whom an ACL names shows in the same bits, and may not.
+    for (file, status) in [("identity.key", 124), ("store.age", 122), ("policy.toml", 121), (".", 121)] {
+        let path = scene.path(file);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode | 0o020)).unwrap();
+        scene.vouchsafe(&arguments).expect_status(0);
+        share(&scene, &format!("u:{OTHER}:rwx"), file);
+        scene.vouchsafe(&arguments).expect_status(status);
+        assert!(scene.other("setfacl", &["-b", file]).status().unwrap().success());
+        scene.vouchsafe(&arguments).expect_status(0);
+    }
+
+    // A user's own: what he shares is no longer his alone.
+    let scene = Scene::with(&[("A", "1")]);
+    let mut words: Vec<std::ffi::OsString> =
+        ["--reuid", "54321", "--regid", "54321", "--clear-groups"].map(Into::into).to_vec();
+    words.push(copy_program(VOUCHSAFE, &scene.path("vouchsafe")).into());
+    words.extend(scene.run_arguments(&["true"]));
+    for file in ["", "identity.key", "store.age", "policy.toml"] {
+        chown(scene.path(file), Some(OTHER), Some(OTHER)).unwrap();
+    }
+    let run = || scene.other("setpriv", &words).output().unwrap();
+    let output = run();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    share(&scene, "u:12345:r", "identity.key");
+    let output = run();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(124), "{told}");
+    assert!(told.contains("others have rights to it"), "{told}");
 }

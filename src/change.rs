@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::audit::{Event, Outcome, SecretNote, WritePermit};
+use crate::audit::{AuditError, Event, Outcome, SecretNote, WritePermit};
 use crate::checked_file::plain_io;
 use crate::cli;
 use crate::error::{Cause, Class, Error};
@@ -123,7 +123,7 @@ fn write_one(
         Ok(version) => {
             let version_note = (version > 0).then_some(version);
             let note = SecretNote { version: version_note, stage: Some(Stage::Current.word()), ..note };
-            auditor.record(event, Outcome::Succeeded, None, &[note])?;
+            auditor.record(event, Outcome::Succeeded, None, &[note]).map_err(Unrecorded)?;
             Ok(version)
         }
         Err(error) => {
@@ -232,6 +232,27 @@ fn from_prompt(name: &VariableName) -> Result<Secret, Error> {
     let first = ask(format!("value of {name} (not shown): "))?;
     let second = ask("again: ".into())?;
     if first.same_as(&second) { Ok(first) } else { Err(ChangeError::Differ.into()) }
+}
+
+/// The store has the change, the log has the request and not how it ended. Whoever is told only of the log would think that
+/// nothing happened.
+#[derive(Debug)]
+struct Unrecorded(AuditError);
+
+impl fmt::Display for Unrecorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the change was made, but not written down as made: {}", self.0)
+    }
+}
+
+impl Cause for Unrecorded {
+    fn class(&self) -> Class {
+        Class::Audit
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.0.hint()
+    }
 }
 
 /// Why nothing was written. No content.

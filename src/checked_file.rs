@@ -5,7 +5,7 @@
 //! Ownership is read from the opened descriptor, never from the name; with every folder above safe, no one else can have
 //! swapped the file between the two looks.
 //!
-//! - Group-writable is refused where we run as root, unless the group is 0.
+//! - Group-writable is refused where we run as root, unless the group is 0 and no ACL names others.
 //! - On a read-only mount nothing counts as writable (Kubernetes mounts `ConfigMaps` as 0777 folders, read-only).
 //! - A sticky folder owned by root, such as `/tmp`, is safe as a parent of a safe folder, not of the file itself.
 //! - An identity gives no rights to others; group-read is accepted where root owns it. A `credential:` file is checked for
@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use crate::name::show;
 
@@ -146,7 +147,7 @@ pub fn open(path: &Path, purpose: Use) -> Result<File, FileError> {
     }
     let us = rustix::process::geteuid().as_raw();
     check_owner(&stat, us, path).map_err(fail)?;
-    if writable(&stat, us, purpose) && !read_only(&fd) {
+    if writable(&stat, us, purpose, || has_acl(&fd)) && !read_only(&fd) {
         return Err(fail(FileErrorKind::Writable { at: path.to_owned(), mode: stat.st_mode & 0o7777 }));
     }
     if gives_away(&stat, purpose) {
@@ -230,7 +231,7 @@ pub fn check_program(path: &Path) -> Result<(), FileError> {
     let stat = rustix::fs::stat(path).map_err(|errno| fail(FileErrorKind::Io(errno.into())))?;
     let us = rustix::process::geteuid().as_raw();
     check_owner(&stat, us, path).map_err(fail)?;
-    if writable(&stat, us, Use::Public) && !read_only_at(path) {
+    if writable(&stat, us, Use::Public, || has_acl_at(path)) && !read_only_at(path) {
         return Err(fail(FileErrorKind::Writable { at: path.to_owned(), mode: stat.st_mode & 0o7777 }));
     }
     check_folders_above(path)
@@ -263,7 +264,7 @@ fn check_one_folder(at: &Path, us: u32, sticky_is_safe: bool) -> Result<(), File
     }
     check_owner(&stat, us, at)?;
     let sticky = stat.st_mode & 0o1000 != 0 && stat.st_uid == 0;
-    if writable(&stat, us, Use::Public) && !(sticky && sticky_is_safe) && !read_only_at(at) {
+    if writable(&stat, us, Use::Public, || has_acl_at(at)) && !(sticky && sticky_is_safe) && !read_only_at(at) {
         return Err(FileErrorKind::Writable { at: at.to_owned(), mode: stat.st_mode & 0o7777 });
     }
     Ok(())
@@ -277,11 +278,27 @@ fn check_owner(stat: &Stat, us: u32, at: &Path) -> Result<(), FileErrorKind> {
     }
 }
 
-fn writable(stat: &Stat, us: u32, purpose: Use) -> bool {
+fn writable(stat: &Stat, us: u32, purpose: Use, has_acl: impl FnOnce() -> bool) -> bool {
     let by_others = stat.st_mode & 0o002 != 0;
-    let by_group = stat.st_mode & 0o020 != 0 && stat.st_gid != 0 && us == 0;
-    by_others || (by_group && purpose != Use::Credential)
+    let group_counts = stat.st_mode & 0o020 != 0 && us == 0 && purpose != Use::Credential;
+    by_others || (group_counts && (stat.st_gid != 0 || has_acl()))
 }
+
+/// With an ACL the group's bits are its mask (acl(5)): the right to write may be anyone's, whatever the group is.
+fn has_acl(fd: impl AsFd) -> bool {
+    is_there(rustix::fs::fgetxattr(fd, ACL, &mut [0_u8; 64]))
+}
+
+fn has_acl_at(path: &Path) -> bool {
+    is_there(rustix::fs::getxattr(path, ACL, &mut [0_u8; 64]))
+}
+
+/// An ACL that is longer than the buffer, or that we may not see, is one.
+fn is_there(attribute: Result<usize, Errno>) -> bool {
+    !matches!(attribute, Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS))
+}
+
+const ACL: &str = "system.posix_acl_access";
 
 fn gives_away(stat: &Stat, purpose: Use) -> bool {
     match purpose {

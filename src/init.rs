@@ -4,9 +4,9 @@
 //! last, so that a policy on disk always has what it names.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret;
@@ -16,6 +16,7 @@ use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::show;
+use crate::policy::file::HOST_FILE;
 use crate::setting::{Setting, is_root};
 use crate::{caller, output};
 
@@ -148,13 +149,18 @@ impl Layout {
     }
 }
 
-/// 0700: what lies in it is found by nobody else. A folder that is there stays as it is.
+/// 0700: what lies in it is found by nobody else. A folder that is there stays as it is. The folder of the host file is the
+/// exception: a wrapper that may not look whether there is one refuses, so root's identity would stop everybody else. The
+/// identity has its own mode.
 fn make_folder(path: &Path) -> Result<(), Error> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| InitError { path: path.to_owned(), why: plain_io(&error) }.into())
+    let is_new = std::fs::symlink_metadata(path).is_err();
+    let is_for_all = is_new && Path::new(HOST_FILE).parent() == Some(path);
+    let make = || {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // Not by `mode`: root's umask may take it away again.
+        if is_for_all { std::fs::set_permissions(path, Permissions::from_mode(0o755)) } else { Ok(()) }
+    };
+    make().map_err(|error: io::Error| InitError { path: path.to_owned(), why: plain_io(&error) }.into())
 }
 
 fn write_new(path: &Path, pieces: &[&[u8]], mode: u32) -> Result<(), Error> {

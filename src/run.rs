@@ -26,6 +26,7 @@ use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, out
 pub fn run(command: cli::Command) -> Result<(), Error> {
     refuse_borrowed_rights()?;
     stay_out_of_cores()?;
+    sys::outlive_file_size_limit();
     let parent = ParentEnv::of_this_process();
     match command {
         cli::Command::Run(options) => match run_command(options, &parent)? {},

@@ -140,7 +140,7 @@ fn disposition(signal: c_int) -> libc::sighandler_t {
     }
 }
 
-/// Makes TERM, INT, HUP and QUIT end the process with 128+n, and a file over its size limit an error instead of SIGXFSZ.
+/// Makes TERM, INT, HUP and QUIT end the process with 128+n.
 ///
 /// Only a default disposition is replaced: exec resets a handler to the default, so an ignored signal would lose its
 /// ignore. A handled one cannot be, since handlers do not survive the exec that started us.
@@ -148,6 +148,11 @@ pub fn end_on_signals() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
         handle_if_default(signal, exit_by_signal);
     }
+}
+
+/// Makes a file over its size limit an error of the write (EFBIG) instead of a death by SIGXFSZ, which would leave a
+/// temporary file behind and tell nobody why. A handler, not an ignore: exec takes it away again.
+pub fn outlive_file_size_limit() {
     handle_if_default(libc::SIGXFSZ, do_nothing);
 }
 

@@ -116,7 +116,7 @@ impl Document {
     /// Reads a document from its JSON.
     ///
     /// # Errors
-    /// Where it is not one, by line and column; never what stands there.
+    /// Where it is not one, by its line; never what stands there.
     pub fn parse(plaintext: &[u8]) -> Result<Self, Malformed> {
         json::parse(plaintext)
     }

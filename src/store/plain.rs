@@ -51,7 +51,7 @@ pub fn dotenv(bytes: &[u8]) -> Result<Flat, Malformed> {
 /// fraction or exponent has no single way to be written, so it must be quoted.
 ///
 /// # Errors
-/// Where it is not one, by line and column.
+/// Where it is not one, by its line.
 pub fn json(bytes: &[u8]) -> Result<Flat, Malformed> {
     let FlatObject(flat) = serde_json::from_slice(bytes).map_err(|error| Malformed::from_json(&error))?;
     Ok(flat)

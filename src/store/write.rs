@@ -82,6 +82,7 @@ pub fn update<T, E>(
     let place = Place::lock(&target)?;
     let old = checked_file::open(path, Use::Public).map_err(Kind::File)?;
     let stat = rustix::fs::fstat(&old).map_err(Kind::io("look at it"))?;
+    place.holds(&stat)?;
     let bytes = checked_file::read_opened(&old, path, MAX_FILE).map_err(Kind::File)?;
     let mut document = Document::parse(keys.open(&bytes)?.expose()).map_err(Kind::Malformed)?;
     let answer = change(&mut document).map_err(Failure::Change)?;
@@ -147,6 +148,19 @@ impl Place {
         let place = Self { folder, name };
         place.remove_leftovers()?;
         Ok(place)
+    }
+
+    /// That the file which was opened is the one that will be replaced. While the lock was waited for, a link or a folder on
+    /// the way may have been turned to another store; its content must not be written over this one's.
+    fn holds(&self, opened: &Stat) -> Result<(), Kind> {
+        let here = rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(Kind::io("look at it in its folder"))?;
+        if (here.st_dev, here.st_ino) == (opened.st_dev, opened.st_ino) {
+            Ok(())
+        } else {
+            let error = std::io::Error::other("its path was replaced meanwhile");
+            Err(Kind::Io { doing: "lock it", error })
+        }
     }
 
     /// Files that a writer left which was killed before its rename.

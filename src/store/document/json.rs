@@ -2,7 +2,7 @@
 //!
 //! Reading goes from the decrypted bytes straight into [`Secret`]s: one copy for each value, none for the rest of the text.
 //! Writing runs twice over the document, once to count and once to write, so that the buffer never grows: a growing one
-//! leaves copies of values behind. `serde_json`'s own messages can cite content; only their line and column leave here.
+//! leaves copies of values behind. `serde_json`'s own messages can cite content; only their place leaves here.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -26,7 +26,8 @@ use crate::secret::Secret;
 pub struct Malformed {
     /// The line, from 1.
     pub line: usize,
-    /// The column in bytes, from 1, where the parser tells it.
+    /// The column in bytes, from 1, where the parser tells it. Never shown: a value stands before it on the same line, and
+    /// messages are in the audit log, which must not tell how long a value is.
     pub column: Option<usize>,
     /// What is wrong.
     pub why: &'static str,
@@ -34,11 +35,7 @@ pub struct Malformed {
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}", self.line)?;
-        if let Some(column) = self.column {
-            write!(f, ", column {column}")?;
-        }
-        write!(f, ": {}", self.why)
+        write!(f, "line {}: {}", self.line, self.why)
     }
 }
 
