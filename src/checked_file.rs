@@ -255,7 +255,7 @@ fn check_ancestors(path: &Path) -> Result<(), FileErrorKind> {
 }
 
 fn check_one_folder(at: &Path, us: u32, sticky_is_safe: bool) -> Result<(), FileErrorKind> {
-    let io = |errno: rustix::io::Errno| FileErrorKind::Io(errno.into());
+    let io = |errno: Errno| FileErrorKind::Io(errno.into());
     let mut stat = rustix::fs::lstat(at).map_err(io)?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
         // Whoever owns a link can point it elsewhere between two looks, also in a sticky folder.

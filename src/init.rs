@@ -1,7 +1,7 @@
 //! `vouchsafe init`: a first policy, identity and sealed file that work at once, with the modes that the checks want.
 //!
-//! Nothing that exists is written over: a second `init` says what is there. The identity is written first and the policy
-//! last, so that a policy on disk always has what it names.
+//! Nothing that exists is written over: a second `init` says what is there. The identity is written first, then the policy,
+//! then the store that it names; `set` makes the store too, so a stop in between loses nothing.
 
 use std::fmt;
 use std::fs::{OpenOptions, Permissions};

@@ -99,7 +99,15 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
     };
     // The values are in the environment block now; no second copy outlives this line.
     let notes = resolved.into_notes();
-    let released = auditor.release(environment, &notes)?;
+    let released = match auditor.release(environment, &notes) {
+        Ok(released) => released,
+        Err(error) => {
+            // One sink may have taken the release before another failed: whoever reads it is told that nothing came of it.
+            let reason = error.to_string();
+            auditor.record(Event::AccessUnused, Outcome::Failed, Some(&reason), &notes).unwrap_or_default();
+            return Err(error.into());
+        }
+    };
 
     let error = exec(&command, pin, released);
     Err(failed(&mut auditor, Event::AccessUnused, Outcome::Failed, error.into()))
