@@ -8,6 +8,8 @@ use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::audit::{Event, Outcome, SecretNote, WritePermit};
 use crate::checked_file::plain_io;
 use crate::cli;
@@ -88,7 +90,13 @@ fn read_for_copy(from: &Setting<'_>, caller: &Caller, name: &VariableName, item:
     let mut auditor = from.open_auditor(caller, None)?;
     let note = note_of(name, item);
     auditor.record(Event::AccessRequested, Outcome::Allowed, Some("copy"), std::slice::from_ref(&note))?;
-    let document = from.open_age_file(&item.store)?.document()?;
+    let document = match from.open_age_file(&item.store).and_then(|store| Ok(store.document()?)) {
+        Ok(document) => document,
+        Err(error) => {
+            auditor.record(Event::AccessFailed, Outcome::Failed, Some(&format!("copy: {error}")), &[note])?;
+            return Err(error);
+        }
+    };
     let Some((stage, version)) = document.get(&item.item, item.version, item.stage) else {
         auditor.record(Event::AccessFailed, Outcome::Failed, Some("copy: the item is missing"), &[note])?;
         return Err(absent(name, item));
@@ -192,7 +200,9 @@ fn value_for(options: &cli::Set, policy: &Policy) -> Result<Secret, Error> {
 
 fn from_file(path: &Path) -> Result<Secret, Error> {
     let read = || {
-        let file = std::fs::File::open(path)?;
+        // NONBLOCK: opening a FIFO must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
         if !file.metadata()?.is_file() {
             return Err(std::io::Error::other("not a regular file"));
         }

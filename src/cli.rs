@@ -240,6 +240,10 @@ pub struct Init {
     /// Where to write the identity. Default: ~/.config/vouchsafe/ENVIRONMENT.key; as root /etc/vouchsafe/ENVIRONMENT.key.
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
+    /// Where the policy is to write accesses down; `{uid}` stands for the user. Default: ~/.local/state/vouchsafe/{uid}.jsonl;
+    /// as root /var/log/vouchsafe/{uid}.jsonl.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
 }
 
 /// `vouchsafe audit`.
@@ -250,6 +254,9 @@ pub enum Audit {
         /// The log files, oldest first.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// The beginning of the log was removed on purpose: its chain may start anywhere.
+        #[arg(long)]
+        anywhere: bool,
         /// One JSON object.
         #[arg(long)]
         json: bool,

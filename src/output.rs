@@ -45,6 +45,16 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Error> {
     print(&(text + "\n"))
 }
 
+/// `1 record`, `2 records`: a number and a word in English.
+#[must_use]
+pub fn count(number: u64, word: &str) -> String {
+    match (number, word.strip_suffix('y')) {
+        (1, _) => format!("1 {word}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {word}s"),
+    }
+}
+
 /// Lines of columns, each as wide as its widest cell, the last one ragged.
 #[must_use]
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -67,6 +77,12 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular() {
+        let counted = [count(0, "record"), count(1, "record"), count(2, "record"), count(2, "discontinuity")];
+        assert_eq!(counted, ["0 records", "1 record", "2 records", "2 discontinuities"]);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

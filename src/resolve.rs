@@ -117,7 +117,7 @@ impl fmt::Display for ResolveError {
             Self::Field { name, why } => write!(f, "the field of `{name}`: {why}"),
             Self::Missing(missing) => {
                 let missing: Vec<_> = missing.iter().map(|(name, place)| format!("`{name}` ({place})")).collect();
-                write!(f, "missing: {}", missing.join(", "))
+                write!(f, "no value for {}", missing.join(", "))
             }
             Self::Unbindable { item, why } => write!(f, "the item `{}` of a bundle {why}", escape(item.as_str())),
             Self::NotText { name, part } => {
@@ -297,7 +297,7 @@ fn place(binding: &Binding) -> String {
 
 /// RFC 6901. A string gives its content, a number or boolean its JSON text; anything else is refused, since a structure has
 /// no one way to be a variable.
-fn pick(name: &VariableName, value: Secret, field: Option<&JsonPointer>) -> Result<Secret, ResolveError> {
+pub(crate) fn pick(name: &VariableName, value: Secret, field: Option<&JsonPointer>) -> Result<Secret, ResolveError> {
     let Some(JsonPointer(tokens)) = field else { return Ok(value) };
     let fail = |why| ResolveError::Field { name: name.clone(), why };
     // serde_json's error text may cite the value, so it goes no further.
@@ -390,7 +390,7 @@ fn take_bundles(grant: &Grant<'_>, bundles: Bundles<'_>, values: &mut Vec<Value>
 }
 
 /// The variable that an item of a bundle is bound to.
-fn variable_of(item: &ItemName, bundle: &Bundle) -> Result<VariableName, ResolveError> {
+pub(crate) fn variable_of(item: &ItemName, bundle: &Bundle) -> Result<VariableName, ResolveError> {
     let fail = |why| ResolveError::Unbindable { item: item.clone(), why };
     let rest = item.as_str().strip_prefix(&bundle.path).unwrap_or(item.as_str());
     let name = match bundle.names {

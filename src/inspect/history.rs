@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{NoItem, bound_item, describe_source, note_of, rfc3339};
+use super::{NoItem, bound_item, describe_source, note_of, rfc3339, written_down};
 use crate::audit::{Event, Outcome};
 use crate::error::Error;
 use crate::inject::ParentEnv;
@@ -46,7 +46,8 @@ pub fn history(options: &cli::History, parent: &ParentEnv) -> Result<(), Error> 
     let item = bound_item(&setting.policy, &options.name)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("history"), &[note_of(&options.name, item)])?;
-    let document = setting.open_age_file(&item.store)?.document()?;
+    let document = setting.open_age_file(&item.store).and_then(|store| Ok(store.document()?));
+    let document = written_down(document, &mut auditor, "history")?;
     let versions = document.item(&item.item).into_iter().flat_map(|item| item.versions());
     let mut versions: Vec<VersionEntry> = versions
         .map(|(stage, version)| VersionEntry {

@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, entries_of, entries_table, rfc3339};
+use super::{Entry, entries_table, look, rfc3339, written_down};
 use crate::audit::{Event, Outcome};
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
@@ -38,11 +38,14 @@ pub fn list(options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
         return list_file(path, options, parent);
     }
     let setting = Setting::load(&options.selection, parent)?;
-    let secrets = entries_of(&setting)?;
+    let seen = look(&setting, "list")?;
+    if let Some(failure) = seen.failures.into_iter().next() {
+        return Err(failure);
+    }
     let listing = Listing {
         environment: setting.policy.environment.to_string(),
         service: setting.policy.service.as_ref().map(ToString::to_string),
-        secrets,
+        secrets: seen.entries,
     };
     if options.json { output::print_json(&listing) } else { output::print(&entries_table(&listing.secrets)) }
 }
@@ -70,7 +73,7 @@ fn list_file(path: &Path, options: &cli::List, parent: &ParentEnv) -> Result<(),
     let setting = Setting::load(&options.selection, parent)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("list --file"), &[])?;
-    let document = setting.document_in(&bytes)?;
+    let document = written_down(setting.document_in(&bytes), &mut auditor, "list --file")?;
     output::print(&document_text(&document))
 }
 

@@ -261,7 +261,7 @@ impl fmt::Display for RecipientError {
             Self::File(error) => write!(f, "recipients {error}"),
             Self::Entry(number, why) => write!(f, "recipient {number} of the store: {why}"),
             Self::Line(path, line, why) => write!(f, "recipients `{}`, line {line}: {why}", crate::name::show(path)),
-            Self::None => write!(f, "the store names no recipients, so nobody could open what is written"),
+            Self::None => write!(f, "no recipients are named, so nobody could open what is written"),
         }
     }
 }

@@ -13,7 +13,20 @@
     unreachable_pub
 )]
 
+mod audit;
+mod bad_input;
+mod commands;
+mod docs;
 mod environment;
 mod exec;
 mod harness;
+mod hostile_names;
+mod init;
+mod injection;
+mod leaks;
+mod mask;
+mod output_schema;
+mod prompt;
+mod regressions;
 mod signals;
+mod transcripts;
