@@ -16,10 +16,11 @@ use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::generate::generate;
 use crate::inject::ParentEnv;
-use crate::inspect::{NoItem, bound_item, describe_source, note_of};
+use crate::inspect::{NoItem, bound_item, note_of};
 use crate::name::{VariableName, show};
 use crate::policy::eval::Caller;
-use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Source, Stage};
+use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Stage};
+use crate::resolve::place_of;
 use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::document::{Document, MAX_VALUE};
@@ -62,7 +63,7 @@ pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
     output::print(&format!("{} is removed; the binding in the policy is still there\n", options.name))
 }
 
-/// `vouchsafe copy`.
+/// `vouchsafe copy`, one value after the other: if one fails, those that were printed before it are copied.
 ///
 /// # Errors
 /// A name is missing at one end, or there already at the other; a store fails.
@@ -70,9 +71,15 @@ pub fn copy(options: &cli::Copy, parent: &ParentEnv) -> Result<(), Error> {
     let from = Setting::of_file(&options.from, parent)?;
     let to = Setting::of_file(&options.to, parent)?;
     let caller = caller::of_this_process(false);
+    // What the policies alone can refuse is refused before the first value moves; from then on, each line printed is done.
+    for name in &options.names {
+        bound_item(&from.policy, name)?;
+        let target = bound_item(&to.policy, name)?;
+        refuse_fixed(name, target)?;
+        to.open_age_file(&target.store)?.refuse_unwritable()?;
+    }
     for name in &options.names {
         let (source, target) = (bound_item(&from.policy, name)?.clone(), bound_item(&to.policy, name)?.clone());
-        refuse_fixed(name, &target)?;
         let value = read_for_copy(&from, &caller, name, &source)?;
         let version = write_one(&to, name, &target, Event::SecretWritten, |document, author, now| {
             if document.item(&target.item).is_some() && !options.overwrite {
@@ -163,7 +170,7 @@ fn author(caller: &Caller) -> String {
 }
 
 fn absent(name: &VariableName, item: &ItemRef) -> Error {
-    NoItem { name: name.clone(), place: describe_source(&Source::Item(item.clone())) }.into()
+    NoItem { name: name.clone(), place: place_of(item) }.into()
 }
 
 /// A binding to one version or to a field names something that a new value would not be.
@@ -228,7 +235,7 @@ fn bounded(source: impl Read) -> std::io::Result<Secret> {
     source.take(MAX_VALUE as u64 + 1).read_to_end(&mut bytes)?;
     let value = Secret::new(bytes);
     if value.expose().len() > MAX_VALUE {
-        return Err(std::io::Error::other("it is larger than any value may be"));
+        return Err(std::io::Error::other(format!("larger than the {MAX_VALUE} bytes that a value may have")));
     }
     Ok(value)
 }
@@ -262,7 +269,7 @@ impl fmt::Display for ChangeError {
         match self {
             Self::Differ => write!(f, "the two values differ; nothing was written"),
             Self::Empty => write!(f, "the value is empty; nothing was written"),
-            Self::Exists(name) => write!(f, "`{name}` has a value there already; nothing was written"),
+            Self::Exists(name) => write!(f, "`{name}` has a value there already and was not written"),
             Self::Field(name) => {
                 write!(f, "`{name}` is bound to a field of its item; a new value would replace the whole item")
             }

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::error::{Cause, Class, Format};
-use crate::name::{EnvironmentName, ServiceName, VariableName, escape};
+use crate::error::{Cause, Class, Format, suggest};
+use crate::name::{EnvironmentName, LABEL_RULE, ServiceName, VARIABLE_RULE, VariableName, escape};
 
 /// Grants a process exactly the secrets its policy allows, as environment variables and in no other way, and writes every
 /// access down first.
@@ -287,7 +287,7 @@ pub enum Policy {
 
 /// A name in a place where somebody may type the value instead: the text is not cited.
 fn quiet_name(text: &str) -> Result<VariableName, &'static str> {
-    VariableName::new(text).map_err(|_| "letters, digits and `_`, not starting with a digit")
+    VariableName::new(text).map_err(|_| VARIABLE_RULE)
 }
 
 /// What parsing leads to.
@@ -304,11 +304,12 @@ pub enum Parsed {
 /// # Errors
 /// The command line is wrong.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
-    match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Cli::try_parse_from(&arguments) {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
-            _ => Err(UsageError::from(&error)),
+            _ => Err(UsageError::of(&error, verb_of(&arguments))),
         },
     }
 }
@@ -350,25 +351,48 @@ impl Cause for UsageError {
     }
 }
 
-impl From<&clap::Error> for UsageError {
-    fn from(error: &clap::Error) -> Self {
+/// The command that the arguments begin with: what help to offer.
+fn verb_of(arguments: &[OsString]) -> Option<String> {
+    let own = arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
+    let known = definition();
+    own.filter_map(|word| known.find_subcommand(word)).map(|verb| verb.get_name().to_owned()).next()
+}
+
+/// Why clap's own suggestion is not taken: it finds `init` near to `printenv`.
+fn verb_like(typed: &str) -> Option<String> {
+    let known = definition();
+    let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).collect();
+    suggest(typed, names).map(|name| format!("did you mean `{name}`?"))
+}
+
+impl UsageError {
+    fn of(error: &clap::Error, verb: Option<String>) -> Self {
         let argument = context(error, ContextKind::InvalidArg);
         let is_option = argument.starts_with('-');
+        let starts_a_command = matches!(verb.as_deref(), Some("run" | "explain"));
         let hint = match error.kind() {
-            ErrorKind::UnknownArgument if !is_option => Some(
+            ErrorKind::UnknownArgument if !is_option && starts_a_command => {
+                Some("the command stands after `--`: vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
+            }
+            ErrorKind::UnknownArgument if !is_option && verb.as_deref() == Some("set") => Some(
                 "a value is never an argument, where `ps` and the shell's history would keep it: \
-                 use standard input or --from-file; a command to run stands after `--`"
+                 use standard input or --from-file"
                     .into(),
             ),
             ErrorKind::UnknownArgument => suggestion(error, ContextKind::SuggestedArg),
-            ErrorKind::InvalidSubcommand => suggestion(error, ContextKind::SuggestedSubcommand)
-                .or_else(|| Some("to run a command write: vouchsafe run -- COMMAND".into())),
+            ErrorKind::InvalidSubcommand => verb_like(&context(error, ContextKind::InvalidSubcommand)).or_else(|| {
+                verb.is_none().then(|| "to run a command write: vouchsafe run --env ENVIRONMENT -- COMMAND".into())
+            }),
             ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") => {
                 Some("vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
             }
+            ErrorKind::ValueValidation if argument.contains("ENVIRONMENT") || argument.contains("SERVICE") => {
+                Some(LABEL_RULE.into())
+            }
+            ErrorKind::ValueValidation if argument.contains("NAME") => Some(VARIABLE_RULE.into()),
             _ => None,
         };
-        let argument = escape(argument.split('=').next().unwrap_or_default());
+        let argument = escape(&plain_argument(&argument));
         let message = match error.kind() {
             ErrorKind::UnknownArgument if is_option => format!("there is no option `{argument}` here"),
             ErrorKind::UnknownArgument => "there is an argument too many (not shown, it may be a value)".into(),
@@ -378,14 +402,15 @@ impl From<&clap::Error> for UsageError {
             ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 "no command is given".into()
             }
-            ErrorKind::MissingRequiredArgument => format!("missing: {argument}"),
+            ErrorKind::MissingRequiredArgument => format!("missing: `{argument}`"),
             ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
                 let wanted = context(error, ContextKind::ValidValue);
                 let wanted = if wanted.is_empty() { String::new() } else { format!("; one of: {wanted}") };
                 format!("what `{argument}` was given is not valid (not shown){wanted}")
             }
             ErrorKind::ArgumentConflict => {
-                format!("`{argument}` cannot stand beside `{}`", escape(&context(error, ContextKind::PriorArg)))
+                let other = plain_argument(&context(error, ContextKind::PriorArg));
+                format!("`{argument}` cannot stand beside `{}`", escape(&other))
             }
             ErrorKind::NoEquals => format!("`{argument}` wants its value after `=`"),
             ErrorKind::TooManyValues | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
@@ -393,8 +418,18 @@ impl From<&clap::Error> for UsageError {
             }
             _ => "the command line is wrong".into(),
         };
-        Self { message, hint: hint.or_else(|| Some("vouchsafe --help".into())) }
+        let help = || verb.map_or_else(|| "vouchsafe --help".into(), |verb| format!("vouchsafe {verb} --help"));
+        Self { message, hint: Some(hint.unwrap_or_else(help)) }
     }
+}
+
+/// `--env <ENVIRONMENT>` is `--env`, `<COMMAND>...` is `COMMAND`, `--x=y` is `--x`; several keep their commas.
+fn plain_argument(text: &str) -> String {
+    let plain = |one: &str| {
+        let first = one.split(['=', ' ']).next().unwrap_or_default();
+        first.trim_end_matches("...").trim_matches(['<', '>']).to_owned()
+    };
+    text.split(", ").map(plain).collect::<Vec<_>>().join("`, `")
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> String {

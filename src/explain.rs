@@ -144,7 +144,7 @@ fn secret(policy: &Policy, name: &VariableName, request: &Request) -> SecretExpl
         if fields.is_empty() {
             granted_by.push(rule.place.clone());
         } else {
-            not_granted_by.push(format!("{} ({} does not match)", rule.place, fields.join(", ")));
+            not_granted_by.push(format!("{} (does not match: {})", rule.place, fields.join(", ")));
         }
     }
     let source = policy.secrets.get(name).map(|binding| inspect::describe_source(&binding.source)).unwrap_or_default();

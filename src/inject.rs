@@ -305,9 +305,10 @@ impl Cause for InjectError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Collision(_) => {
-                Some("unset it, or write in the policy: [child] on_collision = \"secret\"   # or \"inherited\"".into())
-            }
+            Self::Collision(names) => Some(format!(
+                "unset {}   # or write in the policy: [child] on_collision = \"secret\", or \"inherited\"",
+                names.iter().map(VariableName::as_str).collect::<Vec<_>>().join(" ")
+            )),
             Self::TooMuch => Some("the limit is a quarter of the stack limit; look at: ulimit -s".into()),
             Self::FunctionDefinition(_) | Self::Nul(_) | Self::TooLong(_) => None,
         }

@@ -66,7 +66,11 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
         output::print_json(&report)?;
     } else {
         let lines: String = report.findings.iter().map(|finding| format!("{finding}\n")).collect();
-        let end = if report.ok { "ok\n" } else { "" };
+        let end = match (report.ok, options.offline) {
+            (true, true) => "ok as far as can be seen without asking a store\n",
+            (true, false) => "ok\n",
+            (false, _) => "",
+        };
         output::print(&format!("{}\n{lines}{end}", entries_table(&report.secrets)))?;
     }
     match failures.into_iter().next() {

@@ -77,6 +77,6 @@ impl Cause for NoItem {
     }
 
     fn hint(&self) -> Option<String> {
-        Some(format!("vouchsafe set {}", self.name))
+        Some("vouchsafe list   # says what there is".into())
     }
 }

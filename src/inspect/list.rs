@@ -64,17 +64,24 @@ fn list_file(path: &Path, options: &cli::List, parent: &ParentEnv) -> Result<(),
             .and_then(|sealed| sealed.stanza_types())
             .map_err(|kind| Unreadable(kind.at(path).to_string(), None))?;
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for stanza in stanzas {
+        // The age crate adds a stanza of random kind (C2SP age.md, "grease") that nobody can open.
+        for stanza in stanzas.into_iter().filter(|stanza| !stanza.ends_with("-grease")) {
             *counts.entry(escape(&stanza)).or_default() += 1;
         }
         let lines: String = counts.iter().map(|(stanza, count)| format!("recipients {stanza}: {count}\n")).collect();
-        return output::print(&format!("age file, sealed\n{lines}"));
+        return output::print(&format!("age file, sealed\n{lines}sha256 {}\n", sha256_hex(&bytes)));
     }
     let setting = Setting::load(&options.selection, parent)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("list --file"), &[])?;
     let document = written_down(setting.document_in(&bytes), &mut auditor, "list --file")?;
     output::print(&document_text(&document))
+}
+
+/// Of what lies on the disk, which is public: it makes the text differ where the content does.
+fn sha256_hex(sealed: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, sealed);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn document_text(document: &Document) -> String {

@@ -39,7 +39,7 @@ pub fn masked(text: &str) -> String {
     let caller = vouchsafe::caller::of_this_process(false);
     let uid = caller.uid.to_string();
     let user = caller.user.clone().unwrap_or_else(|| format!("uid {uid}"));
-    let shown = caller.user.clone().unwrap_or_else(|| uid.clone());
+    let shown = caller.user.unwrap_or_else(|| uid.clone());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut out = text
         .replace(&format!("{user}@{host}"), "[WHO]")
@@ -48,6 +48,8 @@ pub fn masked(text: &str) -> String {
         .replace(&format!("\"user\":\"{shown}\""), "\"user\":\"[USER]\"")
         .replace(&format!("user `{shown}`"), "user `[USER]`")
         .replace(&format!("uid {uid}"), "uid [UID]");
+    let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    out = out.split(' ').map(|word| if is_hash(word.trim_end()) { "[HASH]\n" } else { word }).collect::<Vec<_>>().join(" ");
     for (start, length, mask) in [
         ("20", "2026-01-01T00:00:00.000000Z".len(), "YYYY-MM-DDThh:mm:ss.uuuuuuZ"),
         ("20", "2026-01-01T00:00:00Z".len(), "YYYY-MM-DDThh:mm:ssZ"),
@@ -67,7 +69,7 @@ fn replace_each(text: &str, start: &str, length: usize, mask: &str) -> String {
         let end = rest[at..].find(|c| !belongs(c)).map_or(rest.len(), |end| at + end);
         let word = &rest[at..end];
         out.push_str(&rest[..at]);
-        let is_one = word.starts_with(start) && word.trim_end_matches([':', '.']).len() == length;
+        let is_one = word.starts_with(start) && word.len() == length;
         out.push_str(if is_one { mask } else { word });
         rest = &rest[end..];
     }

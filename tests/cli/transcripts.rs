@@ -101,7 +101,7 @@ fn lint_says_everything_at_once() {
     let good = scene.write_policy();
     let bad = scene.write(
         "bad.toml",
-        b"version = 1\nenvironment = \"test\"\nstore = \"fils\"\n\n[stores.files]\ntype = \"age\"\npath = \"x.age\"\nidentities = [\"env:KEY\"]\n\n[secrets]\nTOKEN = { max_age = \"soon\" }\ntoken = { item = \"\" }\n\n[[grants]]\nsecrets = [\"TOKE\"]\nto = { user = [\"api\"] }\n\n[[audit.sinks]]\ntype = \"file\"\n",
+        b"version = 1\nenvironment = \"test\"\nstore = \"fils\"\n\n[stores.files]\ntype = \"age\"\npath = \"x.age\"\nidentities = [\"env:KEY\"]\n\n[secrets]\nTOKEN = { max_age = \"soon\" }\ntoken = { item = \"\" }\n\n[[grants]]\nsecrets = [\"TOKE\"]\nto = { users = [\"a b\"] }\n\n[[audit.sinks]]\ntype = \"file\"\n",
     );
     let files = [good.to_str().unwrap(), bad.to_str().unwrap(), "absent.toml"];
     theme("lint", &[
