@@ -20,6 +20,7 @@ use crate::inspect::{NoItem, bound_item, note_of};
 use crate::name::{VariableName, show};
 use crate::policy::eval::Caller;
 use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Stage};
+use crate::prompt::Silence;
 use crate::resolve::place_of;
 use crate::secret::Secret;
 use crate::setting::Setting;
@@ -241,13 +242,12 @@ fn bounded(source: impl Read) -> std::io::Result<Secret> {
 }
 
 fn from_prompt(name: &VariableName) -> Result<Secret, Error> {
-    let ask = |prompt: String| {
-        rpassword::prompt_password(prompt)
-            .map(|text| Secret::new(text.into_bytes()))
-            .map_err(|error| ChangeError::Unreadable("the terminal".into(), plain_io(&error)))
+    let ask = || {
+        let mut silence = Silence::begin()?;
+        Ok((silence.ask(&format!("value of {name} (not shown): "))?, silence.ask("again: ")?))
     };
-    let first = ask(format!("value of {name} (not shown): "))?;
-    let second = ask("again: ".into())?;
+    let (first, second) =
+        ask().map_err(|error: std::io::Error| ChangeError::Unreadable("the terminal".into(), plain_io(&error)))?;
     if first.same_as(&second) { Ok(first) } else { Err(ChangeError::Differ.into()) }
 }
 

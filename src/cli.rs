@@ -353,7 +353,8 @@ impl Cause for UsageError {
 
 /// The command that the arguments begin with: what help to offer.
 fn verb_of(arguments: &[OsString]) -> Option<String> {
-    let own = arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
+    let own =
+        arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
     let known = definition();
     own.filter_map(|word| known.find_subcommand(word)).map(|verb| verb.get_name().to_owned()).next()
 }

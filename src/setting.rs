@@ -185,7 +185,8 @@ fn name_in<N: FromStr>(parent: &ParentEnv, variable: &'static str) -> Result<Opt
     let Some(text) = parent.get(variable).filter(|text| !text.is_empty()) else { return Ok(None) };
     let name = text.to_str().and_then(|text| text.parse().ok());
     name.map(Some).ok_or_else(|| {
-        UsageError::new(format!("the content of {variable} is not a valid name (not shown)"), Some(LABEL_RULE.into())).into()
+        UsageError::new(format!("the content of {variable} is not a valid name (not shown)"), Some(LABEL_RULE.into()))
+            .into()
     })
 }
 

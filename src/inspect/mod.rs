@@ -182,11 +182,7 @@ impl Gathering {
 }
 
 /// A look that failed is written down too: who tried, at what, and why not.
-fn written_down<T>(
-    looked: Result<T, impl Into<Error>>,
-    auditor: &mut Auditor,
-    why: &str,
-) -> Result<T, Error> {
+fn written_down<T>(looked: Result<T, impl Into<Error>>, auditor: &mut Auditor, why: &str) -> Result<T, Error> {
     match looked.map_err(Into::into) {
         Ok(seen) => Ok(seen),
         Err(error) => {

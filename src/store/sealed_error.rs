@@ -153,7 +153,9 @@ impl fmt::Display for SealedError {
             Kind::Limit(what, limit) => write!(f, "`{path}` is over the limit of {limit} for {what}"),
             Kind::Locked { holder: Some(holder) } => write!(f, "`{path}` is being written by {holder}"),
             Kind::Locked { holder: None } => write!(f, "`{path}` is being written by another process"),
-            Kind::Flat(malformed) | Kind::Malformed(malformed) => write!(f, "the content of `{path}` is malformed: {malformed}"),
+            Kind::Flat(malformed) | Kind::Malformed(malformed) => {
+                write!(f, "the content of `{path}` is malformed: {malformed}")
+            }
             Kind::Mismatch(mismatch) => write!(f, "`{path}` does not open here: {mismatch}"),
             Kind::NoIdentityFits { tried } if tried.is_empty() => {
                 write!(f, "`{path}` cannot be opened: the policy names no identity for it")

@@ -49,7 +49,11 @@ pub fn masked(text: &str) -> String {
         .replace(&format!("user `{shown}`"), "user `[USER]`")
         .replace(&format!("uid {uid}"), "uid [UID]");
     let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    out = out.split(' ').map(|word| if is_hash(word.trim_end()) { "[HASH]\n" } else { word }).collect::<Vec<_>>().join(" ");
+    out = out
+        .split(' ')
+        .map(|word| if is_hash(word.trim_end()) { "[HASH]\n" } else { word })
+        .collect::<Vec<_>>()
+        .join(" ");
     for (start, length, mask) in [
         ("20", "2026-01-01T00:00:00.000000Z".len(), "YYYY-MM-DDThh:mm:ss.uuuuuuZ"),
         ("20", "2026-01-01T00:00:00Z".len(), "YYYY-MM-DDThh:mm:ssZ"),
