@@ -1,8 +1,9 @@
 //! Standard output: what was asked for, and nothing else. Messages go to standard error.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::checked_file::plain_io;
@@ -34,6 +35,27 @@ pub fn print(text: &str) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error).into()),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Writes a message on standard error. A pipe that nobody reads any more must not keep the wrapper from ending: it may be
+/// the very reason for the message. A terminal that was paused is a person, and is waited for.
+///
+/// # Errors
+/// Standard error did not take it.
+pub fn complain(text: &str) -> io::Result<()> {
+    let err = io::stderr();
+    if err.is_terminal() {
+        return err.lock().write_all(text.as_bytes());
+    }
+    // A pipe that is ready takes this much without waiting (pipe(7), PIPE_BUF).
+    for piece in text.as_bytes().chunks(4096) {
+        let mut ready = [PollFd::new(&err, PollFlags::OUT)];
+        if poll(&mut ready, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        err.lock().write_all(piece)?;
+    }
+    Ok(())
 }
 
 /// Prints `value` as one line of JSON.

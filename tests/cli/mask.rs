@@ -46,8 +46,8 @@ pub fn masked(text: &str) -> String {
         .replace(&format!("  {shown:<12}  "), "  [USER]        ")
         .replace(&format!("user         {shown}\n"), "user         [USER]\n")
         .replace(&format!("\"user\":\"{shown}\""), "\"user\":\"[USER]\"")
-        .replace(&format!("user `{shown}`"), "user `[USER]`")
-        .replace(&format!("uid {uid}"), "uid [UID]");
+        .replace(&format!("user `{shown}`"), "[CALLER]")
+        .replace(&format!("uid {uid}"), "[CALLER]");
     let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     out = out
         .split(' ')

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -41,6 +42,9 @@ impl Terminal {
         let from = self.seen.len();
         let mut byte = [0];
         while !String::from_utf8_lossy(&self.seen[from..]).contains(text) {
+            let mut ready = [PollFd::new(&self.ours, PollFlags::IN)];
+            let count = poll(&mut ready, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })).unwrap();
+            assert_eq!(count, 1, "`{text}` was not shown: {}", String::from_utf8_lossy(&self.seen));
             self.ours.read_exact(&mut byte).unwrap();
             self.seen.push(byte[0]);
         }

@@ -448,3 +448,19 @@ fn logs() {
         ],
     );
 }
+
+/// No class of failure without a transcript, but for those that no command of this build can end in.
+#[test]
+fn every_class_has_a_transcript() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/snapshots");
+    let all: String = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    let unseen: Vec<&str> = vouchsafe::error::Class::ALL
+        .iter()
+        .map(|class| class.word())
+        .filter(|word| !all.contains(&format!("error[{word}]: ")))
+        .collect();
+    assert_eq!(unseen, ["differences", "internal"]);
+}
