@@ -59,28 +59,35 @@ impl From<&Report> for Verification {
 /// A log cannot be read; `verify` found something.
 pub fn audit(command: &cli::Audit) -> Result<(), Error> {
     match command {
-        cli::Audit::Verify { files, json } => verify_logs(files, *json),
+        cli::Audit::Verify { files, anywhere, json } => {
+            verify_logs(files, if *anywhere { Start::Anywhere } else { Start::Beginning }, *json)
+        }
         cli::Audit::Show { files, json } => {
             files.iter().try_for_each(|path| show_log(path, if *json { Form::Json } else { Form::Table }))
         }
     }
 }
 
-fn verify_logs(files: &[PathBuf], json: bool) -> Result<(), Error> {
-    let report = verify(files, Start::Beginning)?;
+fn verify_logs(files: &[PathBuf], start: Start, json: bool) -> Result<(), Error> {
+    let report = verify(files, start)?;
     let seen = Verification::from(&report);
     if json {
         output::print_json(&seen)?;
     } else {
         let mut text: String = seen.findings.iter().map(|finding| format!("{finding}\n")).collect();
-        text.push_str(&format!("{}: {} records in {} chains", seen.state, seen.records, seen.chains));
+        text.push_str(&format!(
+            "{}: {} in {}",
+            seen.state,
+            output::count(seen.records, "record"),
+            output::count(seen.chains, "chain")
+        ));
         for (count, what) in [
-            (seen.quarantined, "torn writes quarantined"),
-            (seen.discontinuities, "discontinuities noted by a writer"),
-            (seen.foreign_lines, "lines of others"),
+            (seen.quarantined, "quarantined torn write"),
+            (seen.discontinuities, "noted discontinuity"),
+            (seen.foreign_lines, "foreign line"),
         ] {
             if count > 0 {
-                text.push_str(&format!(", {count} {what}"));
+                text.push_str(&format!(", {}", output::count(count, what)));
             }
         }
         output::print(&(text + "\n"))?;

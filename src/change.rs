@@ -8,16 +8,20 @@ use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::audit::{AuditError, Event, Outcome, SecretNote, WritePermit};
 use crate::checked_file::plain_io;
 use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::generate::generate;
 use crate::inject::ParentEnv;
-use crate::inspect::{NoItem, bound_item, describe_source, note_of};
+use crate::inspect::{NoItem, bound_item, note_of};
 use crate::name::{VariableName, show};
 use crate::policy::eval::Caller;
-use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Source, Stage};
+use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Stage};
+use crate::prompt::Silence;
+use crate::resolve::place_of;
 use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::document::{Document, MAX_VALUE};
@@ -60,7 +64,7 @@ pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
     output::print(&format!("{} is removed; the binding in the policy is still there\n", options.name))
 }
 
-/// `vouchsafe copy`.
+/// `vouchsafe copy`, one value after the other: if one fails, those that were printed before it are copied.
 ///
 /// # Errors
 /// A name is missing at one end, or there already at the other; a store fails.
@@ -68,9 +72,15 @@ pub fn copy(options: &cli::Copy, parent: &ParentEnv) -> Result<(), Error> {
     let from = Setting::of_file(&options.from, parent)?;
     let to = Setting::of_file(&options.to, parent)?;
     let caller = caller::of_this_process(false);
+    // What the policies alone can refuse is refused before the first value moves; from then on, each line printed is done.
+    for name in &options.names {
+        bound_item(&from.policy, name)?;
+        let target = bound_item(&to.policy, name)?;
+        refuse_fixed(name, target)?;
+        to.open_age_file(&target.store)?.refuse_unwritable()?;
+    }
     for name in &options.names {
         let (source, target) = (bound_item(&from.policy, name)?.clone(), bound_item(&to.policy, name)?.clone());
-        refuse_fixed(name, &target)?;
         let value = read_for_copy(&from, &caller, name, &source)?;
         let version = write_one(&to, name, &target, Event::SecretWritten, |document, author, now| {
             if document.item(&target.item).is_some() && !options.overwrite {
@@ -88,7 +98,13 @@ fn read_for_copy(from: &Setting<'_>, caller: &Caller, name: &VariableName, item:
     let mut auditor = from.open_auditor(caller, None)?;
     let note = note_of(name, item);
     auditor.record(Event::AccessRequested, Outcome::Allowed, Some("copy"), std::slice::from_ref(&note))?;
-    let document = from.open_age_file(&item.store)?.document()?;
+    let document = match from.open_age_file(&item.store).and_then(|store| Ok(store.document()?)) {
+        Ok(document) => document,
+        Err(error) => {
+            auditor.record(Event::AccessFailed, Outcome::Failed, Some(&format!("copy: {error}")), &[note])?;
+            return Err(error);
+        }
+    };
     let Some((stage, version)) = document.get(&item.item, item.version, item.stage) else {
         auditor.record(Event::AccessFailed, Outcome::Failed, Some("copy: the item is missing"), &[note])?;
         return Err(absent(name, item));
@@ -155,7 +171,7 @@ fn author(caller: &Caller) -> String {
 }
 
 fn absent(name: &VariableName, item: &ItemRef) -> Error {
-    NoItem { name: name.clone(), place: describe_source(&Source::Item(item.clone())) }.into()
+    NoItem { name: name.clone(), place: place_of(item) }.into()
 }
 
 /// A binding to one version or to a field names something that a new value would not be.
@@ -192,7 +208,9 @@ fn value_for(options: &cli::Set, policy: &Policy) -> Result<Secret, Error> {
 
 fn from_file(path: &Path) -> Result<Secret, Error> {
     let read = || {
-        let file = std::fs::File::open(path)?;
+        // NONBLOCK: opening a FIFO must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
         if !file.metadata()?.is_file() {
             return Err(std::io::Error::other("not a regular file"));
         }
@@ -218,19 +236,18 @@ fn bounded(source: impl Read) -> std::io::Result<Secret> {
     source.take(MAX_VALUE as u64 + 1).read_to_end(&mut bytes)?;
     let value = Secret::new(bytes);
     if value.expose().len() > MAX_VALUE {
-        return Err(std::io::Error::other("it is larger than any value may be"));
+        return Err(std::io::Error::other(format!("larger than the {MAX_VALUE} bytes that a value may have")));
     }
     Ok(value)
 }
 
 fn from_prompt(name: &VariableName) -> Result<Secret, Error> {
-    let ask = |prompt: String| {
-        rpassword::prompt_password(prompt)
-            .map(|text| Secret::new(text.into_bytes()))
-            .map_err(|error| ChangeError::Unreadable("the terminal".into(), plain_io(&error)))
+    let ask = || {
+        let mut silence = Silence::begin()?;
+        Ok((silence.ask(&format!("value of {name} (not shown): "))?, silence.ask("again: ")?))
     };
-    let first = ask(format!("value of {name} (not shown): "))?;
-    let second = ask("again: ".into())?;
+    let (first, second) =
+        ask().map_err(|error: std::io::Error| ChangeError::Unreadable("the terminal".into(), plain_io(&error)))?;
     if first.same_as(&second) { Ok(first) } else { Err(ChangeError::Differ.into()) }
 }
 
@@ -273,7 +290,7 @@ impl fmt::Display for ChangeError {
         match self {
             Self::Differ => write!(f, "the two values differ; nothing was written"),
             Self::Empty => write!(f, "the value is empty; nothing was written"),
-            Self::Exists(name) => write!(f, "`{name}` has a value there already; nothing was written"),
+            Self::Exists(name) => write!(f, "`{name}` has a value there already and was not written"),
             Self::Field(name) => {
                 write!(f, "`{name}` is bound to a field of its item; a new value would replace the whole item")
             }

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::error::{Cause, Class, Format};
-use crate::name::{EnvironmentName, ServiceName, VariableName, escape};
+use crate::error::{Cause, Class, Format, suggest};
+use crate::name::{EnvironmentName, LABEL_RULE, ServiceName, VARIABLE_RULE, VariableName, escape};
 
 /// Grants a process exactly the secrets its policy allows, as environment variables and in no other way, and writes every
 /// access down first.
@@ -240,6 +240,10 @@ pub struct Init {
     /// Where to write the identity. Default: ~/.config/vouchsafe/ENVIRONMENT.key; as root /etc/vouchsafe/ENVIRONMENT.key.
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
+    /// Where the policy is to write accesses down; `{uid}` stands for the user. Default: ~/.local/state/vouchsafe/{uid}.jsonl;
+    /// as root /var/log/vouchsafe/{uid}.jsonl.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
 }
 
 /// `vouchsafe audit`.
@@ -250,6 +254,9 @@ pub enum Audit {
         /// The log files, oldest first.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// The beginning of the log was removed on purpose: its chain may start anywhere.
+        #[arg(long)]
+        anywhere: bool,
         /// One JSON object.
         #[arg(long)]
         json: bool,
@@ -280,7 +287,7 @@ pub enum Policy {
 
 /// A name in a place where somebody may type the value instead: the text is not cited.
 fn quiet_name(text: &str) -> Result<VariableName, &'static str> {
-    VariableName::new(text).map_err(|_| "letters, digits and `_`, not starting with a digit")
+    VariableName::new(text).map_err(|_| VARIABLE_RULE)
 }
 
 /// What parsing leads to.
@@ -297,16 +304,17 @@ pub enum Parsed {
 /// # Errors
 /// The command line is wrong.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
     let mut definition = Cli::command();
     let parsed =
-        definition.try_get_matches_from_mut(arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+        definition.try_get_matches_from_mut(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     // Most often the next thing is the exec, which forgets everything at once: taking the definition apart is for nothing.
     std::mem::forget(definition);
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
-            _ => Err(UsageError::from(&error)),
+            _ => Err(UsageError::of(&error, verb_of(&arguments))),
         },
     }
 }
@@ -348,25 +356,49 @@ impl Cause for UsageError {
     }
 }
 
-impl From<&clap::Error> for UsageError {
-    fn from(error: &clap::Error) -> Self {
+/// The command that the arguments begin with: what help to offer.
+fn verb_of(arguments: &[OsString]) -> Option<String> {
+    let own =
+        arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
+    let known = definition();
+    own.filter_map(|word| known.find_subcommand(word)).map(|verb| verb.get_name().to_owned()).next()
+}
+
+/// Why clap's own suggestion is not taken: it finds `init` near to `printenv`.
+fn verb_like(typed: &str) -> Option<String> {
+    let known = definition();
+    let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).collect();
+    suggest(typed, names).map(|name| format!("did you mean `{name}`?"))
+}
+
+impl UsageError {
+    fn of(error: &clap::Error, verb: Option<String>) -> Self {
         let argument = context(error, ContextKind::InvalidArg);
         let is_option = argument.starts_with('-');
+        let starts_a_command = matches!(verb.as_deref(), Some("run" | "explain"));
         let hint = match error.kind() {
-            ErrorKind::UnknownArgument if !is_option => Some(
+            ErrorKind::UnknownArgument if !is_option && starts_a_command => {
+                Some("the command stands after `--`: vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
+            }
+            ErrorKind::UnknownArgument if !is_option && verb.as_deref() == Some("set") => Some(
                 "a value is never an argument, where `ps` and the shell's history would keep it: \
-                 use standard input or --from-file; a command to run stands after `--`"
+                 use standard input or --from-file"
                     .into(),
             ),
             ErrorKind::UnknownArgument => suggestion(error, ContextKind::SuggestedArg),
-            ErrorKind::InvalidSubcommand => suggestion(error, ContextKind::SuggestedSubcommand)
-                .or_else(|| Some("to run a command write: vouchsafe run -- COMMAND".into())),
+            ErrorKind::InvalidSubcommand => verb_like(&context(error, ContextKind::InvalidSubcommand)).or_else(|| {
+                verb.is_none().then(|| "to run a command write: vouchsafe run --env ENVIRONMENT -- COMMAND".into())
+            }),
             ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") => {
                 Some("vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
             }
+            ErrorKind::ValueValidation if argument.contains("ENVIRONMENT") || argument.contains("SERVICE") => {
+                Some(LABEL_RULE.into())
+            }
+            ErrorKind::ValueValidation if argument.contains("NAME") => Some(VARIABLE_RULE.into()),
             _ => None,
         };
-        let argument = escape(argument.split('=').next().unwrap_or_default());
+        let argument = escape(&plain_argument(&argument));
         let message = match error.kind() {
             ErrorKind::UnknownArgument if is_option => format!("there is no option `{argument}` here"),
             ErrorKind::UnknownArgument => "there is an argument too many (not shown, it may be a value)".into(),
@@ -376,14 +408,15 @@ impl From<&clap::Error> for UsageError {
             ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 "no command is given".into()
             }
-            ErrorKind::MissingRequiredArgument => format!("missing: {argument}"),
+            ErrorKind::MissingRequiredArgument => format!("missing: `{argument}`"),
             ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
                 let wanted = context(error, ContextKind::ValidValue);
                 let wanted = if wanted.is_empty() { String::new() } else { format!("; one of: {wanted}") };
                 format!("what `{argument}` was given is not valid (not shown){wanted}")
             }
             ErrorKind::ArgumentConflict => {
-                format!("`{argument}` cannot stand beside `{}`", escape(&context(error, ContextKind::PriorArg)))
+                let other = plain_argument(&context(error, ContextKind::PriorArg));
+                format!("`{argument}` cannot stand beside `{}`", escape(&other))
             }
             ErrorKind::NoEquals => format!("`{argument}` wants its value after `=`"),
             ErrorKind::TooManyValues | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
@@ -391,8 +424,18 @@ impl From<&clap::Error> for UsageError {
             }
             _ => "the command line is wrong".into(),
         };
-        Self { message, hint: hint.or_else(|| Some("vouchsafe --help".into())) }
+        let help = || verb.map_or_else(|| "vouchsafe --help".into(), |verb| format!("vouchsafe {verb} --help"));
+        Self { message, hint: Some(hint.unwrap_or_else(help)) }
     }
+}
+
+/// `--env <ENVIRONMENT>` is `--env`, `<COMMAND>...` is `COMMAND`, `--x=y` is `--x`; several keep their commas.
+fn plain_argument(text: &str) -> String {
+    let plain = |one: &str| {
+        let first = one.split(['=', ' ']).next().unwrap_or_default();
+        first.trim_end_matches("...").trim_matches(['<', '>']).to_owned()
+    };
+    text.split(", ").map(plain).collect::<Vec<_>>().join("`, `")
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> String {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::child::command::Command;
 use crate::cli;
 use crate::error::Error;
-use crate::inject::{InjectError, ParentEnv, plan};
+use crate::inject::{ParentEnv, plan};
 use crate::name::{VariableName, escape, show};
 use crate::output;
 use crate::policy::eval::{Request, Verdict, evaluate, mismatches};
@@ -111,11 +111,8 @@ fn explanation(options: &cli::Explain, setting: &Setting<'_>, parent: &ParentEnv
     };
     let names: BTreeSet<&VariableName> = asked.iter().copied().collect();
     let own = setting.own_means();
-    let (kept, removed, collisions) = match plan(parent, &policy.child, &own, &names) {
-        Ok(plan) => (plan.kept, plan.removed, Vec::new()),
-        Err(InjectError::Collision(names)) => (Vec::new(), Vec::new(), names.iter().map(ToString::to_string).collect()),
-        Err(other) => return Err(other.into()),
-    };
+    let plan = plan(parent, &policy.child, &own, &names);
+    let collisions: Vec<String> = plan.collisions.iter().map(ToString::to_string).collect();
     let text = |name: &std::ffi::OsString| escape(&name.to_string_lossy());
     Ok(Explanation {
         policy: policy.files.first().map(|path| show(path)).unwrap_or_default(),
@@ -127,11 +124,12 @@ fn explanation(options: &cli::Explain, setting: &Setting<'_>, parent: &ParentEnv
         denial,
         secrets: asked.iter().map(|name| secret(policy, name, &request)).collect(),
         bundles: policy.bundles.iter().map(|bundle| format!("{}:{}", bundle.store, escape(&bundle.path))).collect(),
-        removed: removed
+        removed: plan
+            .removed
             .iter()
             .map(|(name, why)| RemovedVariable { name: text(name), why: why.reason().into() })
             .collect(),
-        kept: kept.iter().map(|(name, _)| text(name)).collect(),
+        kept: plan.kept.iter().map(|(name, _)| text(name)).collect(),
         set: policy.child.set.keys().map(ToString::to_string).collect(),
         collisions,
         audit: setting.sinks().iter().map(describe_sink).collect(),
@@ -146,7 +144,7 @@ fn secret(policy: &Policy, name: &VariableName, request: &Request) -> SecretExpl
         if fields.is_empty() {
             granted_by.push(rule.place.clone());
         } else {
-            not_granted_by.push(format!("{} ({} does not match)", rule.place, fields.join(", ")));
+            not_granted_by.push(format!("{} (does not match: {})", rule.place, fields.join(", ")));
         }
     }
     let source = policy.secrets.get(name).map(|binding| inspect::describe_source(&binding.source)).unwrap_or_default();

@@ -56,38 +56,36 @@ struct Layout {
 
 impl Layout {
     fn new(options: &cli::Init, parent: &ParentEnv) -> Result<Self, Error> {
-        let io = |error: io::Error| InitError { path: options.folder.clone(), why: plain_io(&error) };
-        let folder = std::fs::canonicalize(&options.folder).map_err(io)?;
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error: io::Error| InitError::Io(path, plain_io(&error))
+        };
+        let folder = std::fs::canonicalize(&options.folder).map_err(io(&options.folder))?;
         let own = parent.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-        let (keys, logs) = match (is_root(), own) {
-            (true, _) => ("/etc/vouchsafe".into(), "/var/log/vouchsafe".into()),
-            (false, Some(home)) => (home.join(".config/vouchsafe"), home.join(".local/state/vouchsafe")),
-            (false, None) => {
-                let why =
-                    "HOME is not set, so there is no place of your own for the identity; name one with --identity";
-                return Err(InitError { path: options.folder.clone(), why: why.into() }.into());
-            }
+        // A place of the user's own is needed only for what the options do not place.
+        let place = |option: &Option<PathBuf>, of_root: &str, below_home: &str, name: &str| match (option, &own) {
+            (Some(path), _) => std::path::absolute(path).map_err(io(path)),
+            (None, _) if is_root() => Ok(Path::new(of_root).join(name)),
+            (None, Some(home)) => Ok(home.join(below_home).join(name)),
+            (None, None) => Err(InitError::NoHome),
         };
         let base = match &options.service {
             Some(service) => format!("{}/{service}", options.env),
             None => options.env.to_string(),
         };
-        let identity = match &options.identity {
-            Some(path) => std::path::absolute(path).map_err(io)?,
-            None => keys.join(format!("{}.key", options.env)),
-        };
+        let key = format!("{}.key", options.env);
         Ok(Self {
             policy: folder.join("policies").join(format!("{base}.toml")),
             sealed: folder.join("secrets").join(format!("{base}.age")),
-            identity,
-            log: logs.join("{uid}.jsonl"),
+            identity: place(&options.identity, "/etc/vouchsafe", ".config/vouchsafe", &key)?,
+            log: place(&options.log, "/var/log/vouchsafe", ".local/state/vouchsafe", "{uid}.jsonl")?,
         })
     }
 
     fn refuse_existing(&self) -> Result<(), Error> {
         for path in [&self.policy, &self.sealed, &self.identity] {
             if std::fs::symlink_metadata(path).is_ok() {
-                return Err(InitError { path: path.clone(), why: "it exists; nothing was written".into() }.into());
+                return Err(InitError::Exists { path: path.clone(), is_identity: *path == self.identity }.into());
             }
         }
         Ok(())
@@ -101,7 +99,7 @@ impl Layout {
         // The policy lies one folder deeper for each of `policies/` and the environment.
         let (up, depth) = if options.service.is_some() { ("../..", 3) } else { ("..", 2) };
         let base = self.sealed.ancestors().nth(depth).and_then(|base| self.sealed.strip_prefix(base).ok());
-        let sealed = base.map_or_else(|| show(&self.sealed), |below| format!("{up}/{}", show(below)));
+        let sealed = base.map_or_else(|| self.sealed.clone(), |below| Path::new(up).join(below));
         let service = options.service.as_ref().map(|service| format!("service = \"{service}\"\n")).unwrap_or_default();
         let user = user.parse::<u32>().map_or_else(|_| format!("\"{user}\""), |uid| uid.to_string());
         format!(
@@ -112,9 +110,9 @@ impl Layout {
              \n\
              [stores.files]\n\
              type = \"age\"\n\
-             path = \"{sealed}\"\n\
+             path = {sealed}\n\
              recipients = [\"{recipient}\"]\n\
-             identities = [\"file:{identity}\"]\n\
+             identities = [{identity}]\n\
              \n\
              # NAME = {{}} binds the variable NAME to the item NAME of the store. Write its value with: vouchsafe set NAME\n\
              [secrets]\n\
@@ -126,16 +124,17 @@ impl Layout {
              \n\
              [[audit.sinks]]\n\
              type = \"file\"\n\
-             path = \"{log}\"\n",
+             path = {log}\n",
             env = options.env,
-            identity = show(&self.identity),
-            log = show(&self.log),
+            sealed = toml_string(&sealed.to_string_lossy()),
+            identity = toml_string(&format!("file:{}", self.identity.to_string_lossy())),
+            log = toml_string(&self.log.to_string_lossy()),
         )
     }
 
     fn what_next(&self, options: &cli::Init) -> String {
         let service = options.service.as_ref().map(|service| format!(" --service {service}")).unwrap_or_default();
-        let select = format!("--policy {}", show(&self.policy));
+        let select = format!("--policy {}", shell_word(&show(&self.policy)));
         format!(
             "policy    {}\nstore     {}\nidentity  {}   (keep a copy in a safe place: without it the store does not open)\naudit     {}\n\n\
              next:\n  vouchsafe set EXAMPLE_TOKEN {select} --generate\n  vouchsafe run {select} -- printenv EXAMPLE_TOKEN\n\
@@ -149,6 +148,18 @@ impl Layout {
     }
 }
 
+/// A basic string of TOML: what JSON escapes is escaped the same way there, but for the one control character that JSON
+/// leaves as it is.
+fn toml_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+/// A word that a shell takes as it is.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%".contains(c);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// 0700: what lies in it is found by nobody else. A folder that is there stays as it is. The folder of the host file is the
 /// exception: a wrapper that may not look whether there is one refuses, so root's identity would stop everybody else. The
 /// identity has its own mode.
@@ -160,7 +171,7 @@ fn make_folder(path: &Path) -> Result<(), Error> {
         // Not by `mode`: root's umask may take it away again.
         if is_for_all { std::fs::set_permissions(path, Permissions::from_mode(0o755)) } else { Ok(()) }
     };
-    make().map_err(|error: io::Error| InitError { path: path.to_owned(), why: plain_io(&error) }.into())
+    make().map_err(|error: io::Error| InitError::Io(path.to_owned(), plain_io(&error)).into())
 }
 
 fn write_new(path: &Path, pieces: &[&[u8]], mode: u32) -> Result<(), Error> {
@@ -169,24 +180,50 @@ fn write_new(path: &Path, pieces: &[&[u8]], mode: u32) -> Result<(), Error> {
         pieces.iter().try_for_each(|piece| file.write_all(piece))?;
         file.sync_all()
     };
-    write().map_err(|error| InitError { path: path.to_owned(), why: plain_io(&error) }.into())
+    write().map_err(|error| InitError::Io(path.to_owned(), plain_io(&error)).into())
 }
 
-/// Something could not be written.
+/// Why nothing, or not everything, was written.
 #[derive(Debug)]
-struct InitError {
-    path: PathBuf,
-    why: String,
+enum InitError {
+    Exists { path: PathBuf, is_identity: bool },
+    Io(PathBuf, String),
+    NoHome,
 }
 
 impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: {}", show(&self.path), self.why)
+        match self {
+            Self::Exists { path, .. } => write!(f, "`{}` exists; nothing was written", show(path)),
+            Self::Io(path, why) => write!(f, "`{}`: {why}", show(path)),
+            Self::NoHome => write!(f, "HOME is not set, so there is no place of your own for the identity and the log"),
+        }
     }
 }
 
 impl Cause for InitError {
     fn class(&self) -> Class {
         Class::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Exists { is_identity: true, .. } => Some("another place for the new one: --identity FILE".into()),
+            Self::Exists { .. } => Some("another environment, service or folder: vouchsafe init --help".into()),
+            Self::Io(..) => None,
+            Self::NoHome => Some("vouchsafe init --identity FILE --log FILE".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted_for_those_who_read_them() {
+        assert_eq!(toml_string("a \"b\" \\c\u{7f}\n"), r#""a \"b\" \\c\u007f\n""#);
+        assert_eq!(shell_word("/a/b-c_1.toml"), "/a/b-c_1.toml");
+        assert_eq!(shell_word("/a b/it's"), "'/a b/it'\\''s'");
     }
 }

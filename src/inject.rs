@@ -171,14 +171,19 @@ fn is_safe_time_zone(value: &[u8]) -> bool {
 ///
 /// # Errors
 /// A secret and an inherited variable have the same name, and the policy does not say who wins.
+#[must_use]
 pub fn plan<'e>(
     parent: &'e ParentEnv,
     rules: &ChildRules,
     own: &OwnMeans,
     secrets: &BTreeSet<&VariableName>,
-) -> Result<Plan<'e>, InjectError> {
-    let mut plan = Plan { kept: Vec::with_capacity(parent.0.len()), removed: Vec::new(), yielded: BTreeSet::new() };
-    let mut collisions = Vec::new();
+) -> Plan<'e> {
+    let mut plan = Plan {
+        kept: Vec::with_capacity(parent.0.len()),
+        removed: Vec::new(),
+        yielded: BTreeSet::new(),
+        collisions: Vec::new(),
+    };
     for (name, value) in parent.iter() {
         if let Some(why) = removal(name, value, rules, own) {
             plan.removed.push((name, why));
@@ -187,7 +192,7 @@ pub fn plan<'e>(
         let checked = name.to_str().and_then(|text| VariableName::new(text).ok());
         match checked {
             Some(checked) if secrets.contains(&checked) => match rules.on_collision {
-                OnCollision::Error => collisions.push(checked),
+                OnCollision::Error => plan.collisions.push(checked),
                 OnCollision::Inherited => {
                     plan.yielded.insert(checked);
                     plan.kept.push((name, value));
@@ -198,7 +203,7 @@ pub fn plan<'e>(
             _ => plan.kept.push((name, value)),
         }
     }
-    if collisions.is_empty() { Ok(plan) } else { Err(InjectError::Collision(collisions)) }
+    plan
 }
 
 /// What [`plan`] decided.
@@ -210,6 +215,8 @@ pub struct Plan<'e> {
     pub removed: Vec<(&'e OsString, Removal)>,
     /// Secrets that yield to the parent environment (`on_collision = "inherited"`).
     pub yielded: BTreeSet<VariableName>,
+    /// Names that both have where the policy does not say who wins: nothing is injected.
+    pub collisions: Vec<VariableName>,
 }
 
 /// The limits of the kernel that count at exec.
@@ -298,9 +305,10 @@ impl Cause for InjectError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Collision(_) => {
-                Some("unset it, or write in the policy: [child] on_collision = \"secret\"   # or \"inherited\"".into())
-            }
+            Self::Collision(names) => Some(format!(
+                "unset {}   # or write in the policy: [child] on_collision = \"secret\", or \"inherited\"",
+                names.iter().map(VariableName::as_str).collect::<Vec<_>>().join(" ")
+            )),
             Self::TooMuch => Some("the limit is a quarter of the stack limit; look at: ulimit -s".into()),
             Self::FunctionDefinition(_) | Self::Nul(_) | Self::TooLong(_) => None,
         }
@@ -325,7 +333,10 @@ pub fn inject(
 ) -> Result<ChildEnv, InjectError> {
     let secrets: BTreeMap<&VariableName, &[u8]> =
         resolved.values().iter().map(|value| (&value.name, value.secret.expose())).collect();
-    let plan = plan(parent, rules, own, &secrets.keys().copied().collect())?;
+    let plan = plan(parent, rules, own, &secrets.keys().copied().collect());
+    if !plan.collisions.is_empty() {
+        return Err(InjectError::Collision(plan.collisions));
+    }
     let injected = || secrets.iter().filter(|(name, _)| !plan.yielded.contains(**name));
     refuse_values(injected().map(|(name, value)| (*name, *value)))?;
 

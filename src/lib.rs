@@ -9,7 +9,8 @@
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it;
 //! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`change`], [`init`], [`generate`]: writing; [`audit_log`]: reading logs;
-//! - [`name`], [`secret`], [`error`], [`output`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
+//!   [`schema`]: what all of them print as JSON;
+//! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("vouchsafe is built for Linux: it leans on execve, /proc, flock and prctl as Linux has them");
@@ -32,8 +33,10 @@ pub mod manual;
 pub mod name;
 pub mod output;
 pub mod policy;
+pub mod prompt;
 pub mod resolve;
 pub mod run;
+pub mod schema;
 pub mod secret;
 pub mod setting;
 pub mod store;

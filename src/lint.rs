@@ -31,10 +31,10 @@ fn lint(files: &[PathBuf], parent: &ParentEnv) -> Result<(), Error> {
     for path in files {
         match file::load(path, &options) {
             Ok(policy) => output::print(&format!(
-                "{}: ok, {} secrets, {} grants\n",
+                "{}: ok, {}, {}\n",
                 show(path),
-                policy.secrets.len(),
-                policy.grants.len()
+                output::count(policy.secrets.len() as u64, "secret"),
+                output::count(policy.grants.len() as u64, "grant")
             ))?,
             Err(error) => problems.push(error),
         }

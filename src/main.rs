@@ -24,8 +24,8 @@ fn main() -> ExitCode {
 }
 
 fn report(error: &Error, format: Format) -> ExitCode {
-    // Standard error may be closed or full; the status still tells.
-    drop(writeln!(std::io::stderr(), "{}", error.render(format)));
+    // Standard error may be closed, full or read by nobody; the status still tells.
+    drop(output::complain(&(error.render(format) + "\n")));
     ExitCode::from(error.class().status())
 }
 

@@ -101,7 +101,7 @@ name!(
     VariableName,
     "variable name",
     is_variable,
-    "letters, digits and `_`, not starting with a digit, at most 256 bytes"
+    VARIABLE_RULE
 );
 name!(
     /// The name of a value inside a store. 1,011 bytes is what SSM allows including the ARN, the widest of our stores.
@@ -111,7 +111,11 @@ name!(
     "1 to 1011 bytes, without control characters or spaces at its ends"
 );
 
-const LABEL_RULE: &str = "letters, digits, `_`, `-` and `.`, starting with a letter or digit, at most 64 bytes";
+/// What the name of an environment, service or store is made of.
+pub const LABEL_RULE: &str = "letters, digits, `_`, `-` and `.`, starting with a letter or digit, at most 64 bytes";
+
+/// What the name of a variable is made of.
+pub const VARIABLE_RULE: &str = "letters, digits and `_`, not starting with a digit, at most 256 bytes";
 
 fn is_label(text: &str) -> bool {
     text.len() <= 64

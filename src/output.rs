@@ -1,8 +1,9 @@
 //! Standard output: what was asked for, and nothing else. Messages go to standard error.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::checked_file::plain_io;
@@ -36,6 +37,27 @@ pub fn print(text: &str) -> Result<(), Error> {
     }
 }
 
+/// Writes a message on standard error. A pipe that nobody reads any more must not keep the wrapper from ending: it may be
+/// the very reason for the message. A terminal that was paused is a person, and is waited for.
+///
+/// # Errors
+/// Standard error did not take it.
+pub fn complain(text: &str) -> io::Result<()> {
+    let err = io::stderr();
+    if err.is_terminal() {
+        return err.lock().write_all(text.as_bytes());
+    }
+    // A pipe that is ready takes this much without waiting (pipe(7), PIPE_BUF).
+    for piece in text.as_bytes().chunks(4096) {
+        let mut ready = [PollFd::new(&err, PollFlags::OUT)];
+        if poll(&mut ready, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        err.lock().write_all(piece)?;
+    }
+    Ok(())
+}
+
 /// Prints `value` as one line of JSON.
 ///
 /// # Errors
@@ -43,6 +65,16 @@ pub fn print(text: &str) -> Result<(), Error> {
 pub fn print_json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string(value).map_err(|error| OutputError(error.into()))?;
     print(&(text + "\n"))
+}
+
+/// `1 record`, `2 records`: a number and a word in English.
+#[must_use]
+pub fn count(number: u64, word: &str) -> String {
+    match (number, word.strip_suffix('y')) {
+        (1, _) => format!("1 {word}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {word}s"),
+    }
 }
 
 /// Lines of columns, each as wide as its widest cell, the last one ragged.
@@ -67,6 +99,12 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular() {
+        let counted = [count(0, "record"), count(1, "record"), count(2, "record"), count(2, "discontinuity")];
+        assert_eq!(counted, ["0 records", "1 record", "2 records", "2 discontinuities"]);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

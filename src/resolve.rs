@@ -10,9 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::audit::{Permit, SecretNote};
 use crate::error::{Cause, Class, Error};
-use crate::name::{ItemName, StoreName, VariableName, escape};
+use crate::name::{ItemName, StoreName, VariableName, escape, show};
 use crate::policy::eval::Grant;
-use crate::policy::model::{Binding, Bundle, JsonPointer, NameStyle, OnExpired, Source};
+use crate::policy::model::{
+    Binding, Bundle, DocumentFormat, ItemRef, JsonPointer, NameStyle, OnExpired, Policy, Source, Store as StoreModel,
+};
 use crate::policy::reserved;
 use crate::policy::template::{RenderError, Template};
 use crate::secret::Secret;
@@ -89,7 +91,12 @@ pub enum ResolveError {
         why: &'static str,
     },
     /// Required and absent.
-    Missing(Vec<(VariableName, String)>),
+    Missing {
+        /// Each one, and where it should be.
+        missing: Vec<(VariableName, String)>,
+        /// What to do about the first.
+        hint: Option<String>,
+    },
     /// A bundle's item whose name makes no variable, or one that changes how programs load.
     Unbindable {
         /// The item.
@@ -116,9 +123,9 @@ impl fmt::Display for ResolveError {
             Self::Duplicate(name) => write!(f, "two sources bring `{name}`"),
             Self::Expired(names) => write!(f, "older than its `max_age`: {}", list(names)),
             Self::Field { name, why } => write!(f, "the field of `{name}`: {why}"),
-            Self::Missing(missing) => {
+            Self::Missing { missing, .. } => {
                 let missing: Vec<_> = missing.iter().map(|(name, place)| format!("`{name}` ({place})")).collect();
-                write!(f, "missing: {}", missing.join(", "))
+                write!(f, "no value for {}", missing.join(", "))
             }
             Self::Unbindable { item, why } => write!(f, "the item `{}` of a bundle {why}", escape(item.as_str())),
             Self::NotText { name, part } => {
@@ -132,7 +139,7 @@ impl Cause for ResolveError {
     fn class(&self) -> Class {
         match self {
             Self::BundleDenied(_) => Class::Denied,
-            Self::BundleTooSmall { .. } | Self::Missing(_) => Class::Missing,
+            Self::BundleTooSmall { .. } | Self::Missing { .. } => Class::Missing,
             Self::Duplicate(_) | Self::Unbindable { .. } => Class::Policy,
             Self::Expired(_) | Self::Field { .. } | Self::NotText { .. } => Class::Store,
         }
@@ -141,7 +148,7 @@ impl Cause for ResolveError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Expired(names) => names.first().map(|name| format!("vouchsafe set {name}   # writes a new version")),
-            Self::Missing(missing) => missing.first().map(|(name, _)| format!("vouchsafe set {name}")),
+            Self::Missing { hint, .. } => hint.clone(),
             Self::BundleTooSmall { .. } => Some("an empty bundle is fine with `at_least = 0`".into()),
             Self::Unbindable { .. } => Some("bind it by name under [secrets] instead".into()),
             Self::BundleDenied(_) | Self::Duplicate(_) | Self::Field { .. } | Self::NotText { .. } => None,
@@ -192,7 +199,8 @@ pub fn resolve(
         }
     }
     if !missing.is_empty() {
-        return Err(ResolveError::Missing(missing).into());
+        let hint = missing.first().and_then(|(name, _)| how_to_supply(grant.policy(), name));
+        return Err(ResolveError::Missing { missing, hint }.into());
     }
     values.sort_by(|a, b| a.name.cmp(&b.name));
     let parts = grant.parts().iter().filter_map(|part| fetched.remove(part));
@@ -295,12 +303,35 @@ fn note(name: &VariableName, store: &StoreName, wanted: &Wanted, found: &Fetched
     }
 }
 
+/// What makes a missing value be there, where that can be said in one line.
+fn how_to_supply(policy: &Policy, name: &VariableName) -> Option<String> {
+    match &policy.secrets.get(name)?.source {
+        Source::Ciphertext { .. } => None,
+        Source::Item(item) if item.version.is_some() => None,
+        Source::Item(item) => match policy.stores.get(&item.store)? {
+            StoreModel::Age(store) if store.format != DocumentFormat::Sealed => Some(format!(
+                "`{}` was made by hand: decrypt it, add `{}`, encrypt it again",
+                show(&store.path),
+                escape(item.item.as_str())
+            )),
+            _ => {
+                let file = policy.files.first().map(|path| format!(" --policy {}", show(path))).unwrap_or_default();
+                Some(format!("vouchsafe set {name}{file}"))
+            }
+        },
+        Source::Template(template) => template.references().next().and_then(|part| how_to_supply(policy, part)),
+    }
+}
+
+/// Where an item should be, in words.
+pub(crate) fn place_of(item: &ItemRef) -> String {
+    let version = item.version.map(|version| format!(", version {version}")).unwrap_or_default();
+    format!("item `{}` of store `{}`{version}", escape(item.item.as_str()), item.store)
+}
+
 fn place(binding: &Binding) -> String {
     match &binding.source {
-        Source::Item(item) => {
-            let version = item.version.map(|version| format!(", version {version}")).unwrap_or_default();
-            format!("item `{}` of store `{}`{version}", escape(item.item.as_str()), item.store)
-        }
+        Source::Item(item) => place_of(item),
         Source::Ciphertext { store, .. } => format!("a ciphertext of store `{store}`"),
         Source::Template(_) => "a template whose parts are absent".into(),
     }
@@ -308,7 +339,7 @@ fn place(binding: &Binding) -> String {
 
 /// RFC 6901. A string gives its content, a number or boolean its JSON text; anything else is refused, since a structure has
 /// no one way to be a variable.
-fn pick(name: &VariableName, value: Secret, field: Option<&JsonPointer>) -> Result<Secret, ResolveError> {
+pub(crate) fn pick(name: &VariableName, value: Secret, field: Option<&JsonPointer>) -> Result<Secret, ResolveError> {
     let Some(JsonPointer(tokens)) = field else { return Ok(value) };
     let fail = |why| ResolveError::Field { name: name.clone(), why };
     // serde_json's error text may cite the value, so it goes no further.
@@ -396,7 +427,7 @@ fn take_bundles(grant: &Grant<'_>, bundles: Bundles<'_>, values: &mut Vec<Value>
 }
 
 /// The variable that an item of a bundle is bound to.
-fn variable_of(item: &ItemName, bundle: &Bundle) -> Result<VariableName, ResolveError> {
+pub(crate) fn variable_of(item: &ItemName, bundle: &Bundle) -> Result<VariableName, ResolveError> {
     let fail = |why| ResolveError::Unbindable { item: item.clone(), why };
     let rest = item.as_str().strip_prefix(&bundle.path).unwrap_or(item.as_str());
     let name = match bundle.names {

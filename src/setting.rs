@@ -9,7 +9,7 @@ use crate::child::command::Command;
 use crate::cli::{Selection, UsageError};
 use crate::error::Error;
 use crate::inject::{OwnMeans, ParentEnv};
-use crate::name::{StoreName, show};
+use crate::name::{LABEL_RULE, StoreName, show};
 use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, demand_trust, load, load_host};
 use crate::policy::locate::{self, Wanted};
@@ -185,8 +185,8 @@ fn name_in<N: FromStr>(parent: &ParentEnv, variable: &'static str) -> Result<Opt
     let Some(text) = parent.get(variable).filter(|text| !text.is_empty()) else { return Ok(None) };
     let name = text.to_str().and_then(|text| text.parse().ok());
     name.map(Some).ok_or_else(|| {
-        let hint = "letters, digits, `_`, `-` and `.`, starting with a letter or digit, at most 64 bytes";
-        UsageError::new(format!("the content of {variable} is not a valid name (not shown)"), Some(hint.into())).into()
+        UsageError::new(format!("the content of {variable} is not a valid name (not shown)"), Some(LABEL_RULE.into()))
+            .into()
     })
 }
 

@@ -62,6 +62,7 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changed(path) => write!(f, "the command `{}` was replaced while secrets were fetched", show(path)),
+            Self::NotFound(typed) if typed.is_empty() => write!(f, "the command is an empty word"),
             Self::NotFound(typed) => write!(f, "the command `{}` was not found", escape(&typed.to_string_lossy())),
             Self::NotExecutable { path, why } => write!(f, "the command `{}` cannot be executed: {why}", show(path)),
             Self::Unsafe(error) => write!(f, "the grant names the command, but {error}"),
@@ -83,6 +84,7 @@ impl Cause for CommandError {
             Self::NotFound(typed) if typed.as_bytes().contains(&b' ') => {
                 Some("a command and its arguments are separate words; for a shell line write: -- sh -c '...'".into())
             }
+            Self::NotFound(typed) if typed.is_empty() => Some("is a variable of the calling script not set?".into()),
             Self::NotFound(typed) if !typed.as_bytes().contains(&b'/') => {
                 Some("it is looked up in PATH; a path needs a `/`".into())
             }

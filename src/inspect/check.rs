@@ -3,10 +3,12 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, entries_of, entries_table, unasked};
+use super::{Entry, Seen, entries_table, look, unasked};
+use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
-use crate::policy::model::{Policy, Store as StoreModel};
+use crate::name::StoreName;
+use crate::policy::model::{AgeStore, DocumentFormat, Policy, Store as StoreModel};
 use crate::setting::Setting;
 use crate::store::identity;
 use crate::{checked_file, cli, output};
@@ -28,14 +30,22 @@ pub struct Report {
     secrets: Vec<Entry>,
 }
 
-/// `vouchsafe check`.
+/// `vouchsafe check`. Every store is asked; one that fails is a finding, and its status stands over that of the others: who
+/// cannot look cannot say that nothing is due.
 ///
 /// # Errors
 /// The policy is invalid, a store fails, or something is due or missing.
 pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::load(&options.selection, parent)?;
-    let mut findings = offline_findings(&setting.policy);
-    let secrets = if options.offline { unasked(&setting.policy) } else { entries_of(&setting)? };
+    let mut findings = writing_findings(&setting.policy);
+    let Seen { entries: secrets, problems, failures } = if options.offline {
+        findings.append(&mut file_findings(&setting.policy));
+        Seen { entries: unasked(&setting.policy), problems: Vec::new(), failures: Vec::new() }
+    } else {
+        look(&setting, "check")?
+    };
+    findings.extend(failures.iter().map(ToString::to_string));
+    findings.extend(problems);
     for entry in &secrets {
         if entry.present == Some(false) && entry.required {
             findings.push(format!("`{}` is missing ({})", entry.name, entry.source));
@@ -56,25 +66,38 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
         output::print_json(&report)?;
     } else {
         let lines: String = report.findings.iter().map(|finding| format!("{finding}\n")).collect();
-        let end = if report.ok { "ok\n" } else { "" };
+        let end = match (report.ok, options.offline) {
+            (true, true) => "ok as far as can be seen without asking a store\n",
+            (true, false) => "ok\n",
+            (false, _) => "",
+        };
         output::print(&format!("{}\n{lines}{end}", entries_table(&report.secrets)))?;
     }
-    if report.ok { Ok(()) } else { Err(Findings(report.findings.len()).into()) }
+    match failures.into_iter().next() {
+        Some(failure) => Err(failure),
+        None if report.ok => Ok(()),
+        None => Err(Findings(report.findings.len()).into()),
+    }
 }
 
-/// What can be seen without opening a store: whether writes would work, whether files are there and safe.
-fn offline_findings(policy: &Policy) -> Vec<String> {
-    let mut findings = Vec::new();
-    for (name, store) in &policy.stores {
-        let StoreModel::Age(store) = store else { continue };
-        if let Err(error) = identity::recipients(store) {
-            findings.push(format!("store `{name}`: {error}"));
-        }
-        if let Err(error) = checked_file::open(&store.path, checked_file::Use::Public) {
-            findings.push(format!("store `{name}`: {error}"));
-        }
-    }
-    findings
+/// Whether what is written could be opened again.
+fn writing_findings(policy: &Policy) -> Vec<String> {
+    let sealed = age_stores(policy).filter(|(_, store)| store.format == DocumentFormat::Sealed);
+    let faults = sealed.filter_map(|(name, store)| identity::recipients(store).err().map(|error| (name, error)));
+    faults.map(|(name, error)| format!("store `{name}`: {error}")).collect()
+}
+
+/// Whether the files of the stores are there and safe: what can be seen without opening one.
+fn file_findings(policy: &Policy) -> Vec<String> {
+    let opened = age_stores(policy).map(|(name, store)| (name, checked_file::open(&store.path, Use::Public)));
+    opened.filter_map(|(name, opened)| opened.err().map(|error| format!("store `{name}`: {error}"))).collect()
+}
+
+fn age_stores(policy: &Policy) -> impl Iterator<Item = (&StoreName, &AgeStore)> {
+    policy.stores.iter().filter_map(|(name, store)| match store {
+        StoreModel::Age(store) => Some((name, store)),
+        StoreModel::Kms(_) | StoreModel::Ssm(_) => None,
+    })
 }
 
 /// Something is due, missing or incomplete.
@@ -83,7 +106,7 @@ struct Findings(usize);
 
 impl std::fmt::Display for Findings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} found", if self.0 == 1 { "1 thing was".into() } else { format!("{} things were", self.0) })
+        write!(f, "{}", output::count(self.0 as u64, "finding"))
     }
 }
 

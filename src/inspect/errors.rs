@@ -67,7 +67,7 @@ pub struct NoItem {
 
 impl fmt::Display for NoItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "missing: `{}` ({})", self.name, self.place)
+        write!(f, "no value for `{}` ({})", self.name, self.place)
     }
 }
 
@@ -77,6 +77,6 @@ impl Cause for NoItem {
     }
 
     fn hint(&self) -> Option<String> {
-        Some(format!("vouchsafe set {}", self.name))
+        Some("vouchsafe list   # says what there is".into())
     }
 }

@@ -3,12 +3,12 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{NoItem, bound_item, describe_source, note_of, rfc3339};
+use super::{NoItem, bound_item, note_of, rfc3339, written_down};
 use crate::audit::{Event, Outcome};
 use crate::error::Error;
 use crate::inject::ParentEnv;
 use crate::name::escape;
-use crate::policy::model::Source;
+use crate::resolve::place_of;
 use crate::setting::Setting;
 use crate::{caller, cli, output};
 
@@ -46,7 +46,8 @@ pub fn history(options: &cli::History, parent: &ParentEnv) -> Result<(), Error> 
     let item = bound_item(&setting.policy, &options.name)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("history"), &[note_of(&options.name, item)])?;
-    let document = setting.open_age_file(&item.store)?.document()?;
+    let document = setting.open_age_file(&item.store).and_then(|store| Ok(store.document()?));
+    let document = written_down(document, &mut auditor, "history")?;
     let versions = document.item(&item.item).into_iter().flat_map(|item| item.versions());
     let mut versions: Vec<VersionEntry> = versions
         .map(|(stage, version)| VersionEntry {
@@ -58,7 +59,7 @@ pub fn history(options: &cli::History, parent: &ParentEnv) -> Result<(), Error> 
         .collect();
     versions.sort_by_key(|entry| std::cmp::Reverse(entry.version));
     if versions.is_empty() {
-        return Err(NoItem { name: options.name.clone(), place: describe_source(&Source::Item(item.clone())) }.into());
+        return Err(NoItem { name: options.name.clone(), place: place_of(item) }.into());
     }
     let history = History {
         name: options.name.to_string(),

@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, entries_of, entries_table, rfc3339};
+use super::{Entry, entries_table, look, rfc3339, written_down};
 use crate::audit::{Event, Outcome};
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
@@ -38,11 +38,14 @@ pub fn list(options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
         return list_file(path, options, parent);
     }
     let setting = Setting::load(&options.selection, parent)?;
-    let secrets = entries_of(&setting)?;
+    let seen = look(&setting, "list")?;
+    if let Some(failure) = seen.failures.into_iter().next() {
+        return Err(failure);
+    }
     let listing = Listing {
         environment: setting.policy.environment.to_string(),
         service: setting.policy.service.as_ref().map(ToString::to_string),
-        secrets,
+        secrets: seen.entries,
     };
     if options.json { output::print_json(&listing) } else { output::print(&entries_table(&listing.secrets)) }
 }
@@ -61,17 +64,24 @@ fn list_file(path: &Path, options: &cli::List, parent: &ParentEnv) -> Result<(),
             .and_then(|sealed| sealed.stanza_types())
             .map_err(|kind| Unreadable(kind.at(path).to_string(), None))?;
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for stanza in stanzas {
+        // The age crate adds a stanza of random kind (C2SP age.md, "grease") that nobody can open.
+        for stanza in stanzas.into_iter().filter(|stanza| !stanza.ends_with("-grease")) {
             *counts.entry(escape(&stanza)).or_default() += 1;
         }
         let lines: String = counts.iter().map(|(stanza, count)| format!("recipients {stanza}: {count}\n")).collect();
-        return output::print(&format!("age file, sealed\n{lines}"));
+        return output::print(&format!("age file, sealed\n{lines}sha256 {}\n", sha256_hex(&bytes)));
     }
     let setting = Setting::load(&options.selection, parent)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("list --file"), &[])?;
-    let document = setting.document_in(&bytes)?;
+    let document = written_down(setting.document_in(&bytes), &mut auditor, "list --file")?;
     output::print(&document_text(&document))
+}
+
+/// Of what lies on the disk, which is public: it makes the text differ where the content does.
+fn sha256_hex(sealed: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, sealed);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn document_text(document: &Document) -> String {

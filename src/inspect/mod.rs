@@ -1,6 +1,6 @@
 //! Looking at secrets without showing a value: what `check`, `list` and `history` have in common.
 //!
-//! [`entries`] asks the stores and keeps only what is no value. Whatever opens a store leaves a record of it, since even
+//! [`look`] asks the stores and keeps only what is no value. Whatever opens a store leaves a record of it, since even
 //! names and dates tell something.
 
 mod check;
@@ -19,11 +19,11 @@ pub use errors::{NoItem, NotAnItem, NotBound};
 pub use history::{History, history};
 pub use list::{Listing, list};
 
-use crate::audit::{Event, Outcome, SecretNote};
+use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::Error;
 use crate::name::{StoreName, VariableName, escape};
-use crate::policy::model::{Binding, ItemRef, Policy, Source, Stage};
-use crate::resolve::is_expired;
+use crate::policy::model::{Binding, Bundle, ItemRef, JsonPointer, Policy, Source, Stage};
+use crate::resolve::{ResolveError, is_expired, pick, variable_of};
 use crate::setting::Setting;
 use crate::store::{Answer, Fetched, Wanted};
 use crate::{caller, output};
@@ -53,8 +53,18 @@ pub struct Entry {
     pub is_due: bool,
 }
 
-/// Asks every store of the policy for everything that is bound, and keeps only what is no value.
-fn entries_of(setting: &Setting<'_>) -> Result<Vec<Entry>, Error> {
+/// What every store of a policy answered, without its values.
+struct Seen {
+    entries: Vec<Entry>,
+    /// Values that are there and that `run` could not use.
+    problems: Vec<String>,
+    /// Stores that did not answer, in the order of their names.
+    failures: Vec<Error>,
+}
+
+/// Asks every store of the policy for everything that is bound, and keeps only what is no value. A store that fails does
+/// not keep the others from answering.
+fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
     let policy = &setting.policy;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     let notes: Vec<SecretNote> = policy
@@ -65,61 +75,129 @@ fn entries_of(setting: &Setting<'_>) -> Result<Vec<Entry>, Error> {
             Source::Ciphertext { .. } | Source::Template(_) => None,
         })
         .collect();
-    auditor.record(Event::SecretListed, Outcome::Allowed, None, &notes)?;
-    let now = SystemTime::now();
+    auditor.record(Event::SecretListed, Outcome::Allowed, Some(why), &notes)?;
     let deadline = Instant::now() + policy.run.deadline;
-    let mut entries: BTreeMap<String, Entry> =
-        unasked(policy).into_iter().map(|entry| (entry.name.clone(), entry)).collect();
-
-    let mut orders: BTreeMap<&StoreName, Vec<(Option<&VariableName>, Wanted)>> = BTreeMap::new();
+    let mut orders: BTreeMap<&StoreName, Vec<(Asker<'_>, Wanted)>> = BTreeMap::new();
     for (name, binding) in &policy.secrets {
         if let Some((store, wanted)) = wanted(binding) {
-            orders.entry(store).or_default().push((Some(name), wanted));
+            orders.entry(store).or_default().push((Asker::Binding(name, binding), wanted));
         }
     }
     for bundle in &policy.bundles {
         let wanted = Wanted::Bundle { path: bundle.path.clone(), recursive: bundle.recursive, plain: bundle.plain };
-        orders.entry(&bundle.store).or_default().push((None, wanted));
+        orders.entry(&bundle.store).or_default().push((Asker::Bundle(bundle), wanted));
     }
-    for (store, order) in orders {
-        let (names, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
-        let answers = setting.open_store(store)?.fetch(&wanted, deadline)?;
-        for (name, answer) in names.into_iter().zip(answers) {
-            match (name, answer) {
-                (Some(name), Answer::Found(found)) => {
-                    let binding = policy.secrets.get(name);
-                    if let (Some(entry), Some(binding)) = (entries.get_mut(name.as_str()), binding) {
-                        describe(entry, &found, Some(binding), now);
-                    }
-                }
-                (Some(name), _) => {
-                    if let Some(entry) = entries.get_mut(name.as_str()) {
-                        entry.present = Some(false);
-                    }
-                }
-                (None, Answer::Bundle(items)) => {
-                    for (item, found) in items {
-                        let mut entry = blank(escape(item.as_str()), format!("bundle of {store}"), true);
-                        describe(&mut entry, &found, None, now);
-                        entries.insert(entry.name.clone(), entry);
-                    }
-                }
-                (None, _) => {}
-            }
-        }
-    }
-    let present = |name: &VariableName, entries: &BTreeMap<String, Entry>| {
-        entries.get(name.as_str()).is_some_and(|entry| entry.present == Some(true))
+    let mut gathering = Gathering {
+        now: SystemTime::now(),
+        entries: unasked(policy).into_iter().map(|entry| (entry.name.clone(), entry)).collect(),
+        of_bundles: Vec::new(),
+        problems: Vec::new(),
     };
-    for (name, binding) in &policy.secrets {
-        if let Source::Template(template) = &binding.source {
-            let complete = template.references().all(|part| present(part, &entries));
-            if let Some(entry) = entries.get_mut(name.as_str()) {
-                entry.present = Some(complete);
+    let mut failures = Vec::new();
+    for (store, order) in orders {
+        let (askers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
+        let answers = setting.open_store(store).and_then(|mut store| Ok(store.fetch(&wanted, deadline)?));
+        match answers {
+            Ok(answers) => askers.into_iter().zip(answers).for_each(|(asker, answer)| gathering.take(asker, answer)),
+            Err(error) => {
+                auditor.record(Event::SecretListed, Outcome::Failed, Some(&format!("{why}: {error}")), &[])?;
+                failures.push(error);
             }
         }
     }
-    Ok(entries.into_values().collect())
+    gathering.judge_templates(policy);
+    let entries = gathering.entries.into_values().chain(gathering.of_bundles).collect();
+    Ok(Seen { entries, problems: gathering.problems, failures })
+}
+
+/// Who wants an answer.
+enum Asker<'p> {
+    Binding(&'p VariableName, &'p Binding),
+    Bundle(&'p Bundle),
+}
+
+/// Entries while the stores answer.
+struct Gathering {
+    now: SystemTime,
+    entries: BTreeMap<String, Entry>,
+    of_bundles: Vec<Entry>,
+    problems: Vec<String>,
+}
+
+impl Gathering {
+    fn take(&mut self, asker: Asker<'_>, answer: Answer) {
+        match (asker, answer) {
+            (Asker::Binding(name, binding), Answer::Found(found)) => {
+                if let Some(entry) = self.entries.get_mut(name.as_str()) {
+                    describe(entry, &found, Some(binding), self.now);
+                }
+                if let Err(error) = pick(name, found.value, field_of(&binding.source)) {
+                    self.problems.push(error.to_string());
+                }
+            }
+            (Asker::Binding(name, _), _) => {
+                if let Some(entry) = self.entries.get_mut(name.as_str()) {
+                    entry.present = Some(false);
+                }
+            }
+            (Asker::Bundle(bundle), Answer::Bundle(items)) => {
+                if (items.len() as u64) < u64::from(bundle.at_least) {
+                    let (store, path, at_least) = (bundle.store.clone(), bundle.path.clone(), bundle.at_least);
+                    self.problems.push(ResolveError::BundleTooSmall { store, path, at_least }.to_string());
+                }
+                for (item, found) in items {
+                    let source = format!("{}:{} (bundle)", bundle.store, escape(item.as_str()));
+                    let name = variable_of(&item, bundle).map_or_else(
+                        |error| {
+                            self.problems.push(error.to_string());
+                            escape(item.as_str())
+                        },
+                        |name| name.to_string(),
+                    );
+                    let mut entry = blank(name, source, true);
+                    describe(&mut entry, &found, None, self.now);
+                    self.of_bundles.push(entry);
+                }
+            }
+            (Asker::Bundle(_), _) => {}
+        }
+    }
+
+    /// A template is there if all its parts are; if a part was not asked for, nobody knows.
+    fn judge_templates(&mut self, policy: &Policy) {
+        for (name, binding) in &policy.secrets {
+            let Source::Template(template) = &binding.source else { continue };
+            let parts: Vec<Option<bool>> =
+                template.references().map(|part| self.entries.get(part.as_str()).and_then(|e| e.present)).collect();
+            let present = if parts.contains(&Some(false)) {
+                Some(false)
+            } else {
+                parts.iter().all(Option::is_some).then_some(true)
+            };
+            if let Some(entry) = self.entries.get_mut(name.as_str()) {
+                entry.present = present;
+            }
+        }
+    }
+}
+
+/// A look that failed is written down too: who tried, at what, and why not.
+fn written_down<T>(looked: Result<T, impl Into<Error>>, auditor: &mut Auditor, why: &str) -> Result<T, Error> {
+    match looked.map_err(Into::into) {
+        Ok(seen) => Ok(seen),
+        Err(error) => {
+            auditor.record(Event::SecretListed, Outcome::Failed, Some(&format!("{why}: {error}")), &[])?;
+            Err(error)
+        }
+    }
+}
+
+fn field_of(source: &Source) -> Option<&JsonPointer> {
+    match source {
+        Source::Item(item) => item.field.as_ref(),
+        Source::Ciphertext { field, .. } => field.as_ref(),
+        Source::Template(_) => None,
+    }
 }
 
 fn wanted(binding: &Binding) -> Option<(&StoreName, Wanted)> {

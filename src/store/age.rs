@@ -53,7 +53,7 @@ impl<'a> AgeFile<'a> {
     pub fn document(&self) -> Result<Document, StoreError> {
         match self.load().map_err(|kind| self.sealed(kind))? {
             Content::Document(document) => Ok(document),
-            Content::Flat(_) => Err(self.not_offered("versions: it was made by hand")),
+            Content::Flat(_) => Err(self.not_offered("versions, since it was made by hand")),
         }
     }
 
@@ -64,7 +64,7 @@ impl<'a> AgeFile<'a> {
     pub fn document_in(&self, bytes: &[u8]) -> Result<Document, StoreError> {
         match self.content(bytes).map_err(|kind| self.sealed(kind))? {
             Content::Document(document) => Ok(document),
-            Content::Flat(_) => Err(self.not_offered("versions: it was made by hand")),
+            Content::Flat(_) => Err(self.not_offered("versions, since it was made by hand")),
         }
     }
 
@@ -135,7 +135,11 @@ impl<'a> AgeFile<'a> {
         if made_by_hand && !self.store.unbound && self.environment.as_str() != DEVELOPMENT {
             return Err(Kind::Unbound);
         }
-        self.content(&checked_file::read(&self.store.path, Use::Public, MAX_FILE)?)
+        match checked_file::read(&self.store.path, Use::Public, MAX_FILE) {
+            Ok(bytes) => self.content(&bytes),
+            Err(error) if error.is_absent() && !made_by_hand => Err(Kind::NeverWritten),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn content(&self, bytes: &[u8]) -> Result<Content, Kind> {
@@ -147,9 +151,9 @@ impl<'a> AgeFile<'a> {
                 document.matches(self.environment, self.service).map_err(Kind::Mismatch)?;
                 Content::Document(document)
             }
-            DocumentFormat::Dotenv => Content::Flat(plain::dotenv(plaintext.expose())?),
-            DocumentFormat::Json => Content::Flat(plain::json(plaintext.expose())?),
-            DocumentFormat::Toml => Content::Flat(plain::toml(plaintext.expose())?),
+            DocumentFormat::Dotenv => Content::Flat(plain::dotenv(plaintext.expose()).map_err(Kind::Flat)?),
+            DocumentFormat::Json => Content::Flat(plain::json(plaintext.expose()).map_err(Kind::Flat)?),
+            DocumentFormat::Toml => Content::Flat(plain::toml(plaintext.expose()).map_err(Kind::Flat)?),
         })
     }
 
@@ -176,10 +180,10 @@ impl<'a> AgeFile<'a> {
                 Ok(found.map_or(Answer::Absent, |(stage, version)| Answer::Found(of_version(stage, version))))
             }
             (Wanted::Item { version: Some(_), .. }, Content::Flat(_)) => {
-                Err(self.not_offered("versions: it was made by hand"))
+                Err(self.not_offered("versions, since it was made by hand"))
             }
             (Wanted::Item { stage: Some(Stage::Pending | Stage::Previous), .. }, Content::Flat(_)) => {
-                Err(self.not_offered("stages: it was made by hand"))
+                Err(self.not_offered("stages, since it was made by hand"))
             }
             (Wanted::Item { item, .. }, Content::Flat(flat)) => {
                 Ok(flat.get(item).map_or(Answer::Absent, |value| Answer::Found(of_value(value))))

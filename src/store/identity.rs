@@ -20,6 +20,8 @@ use crate::policy::model::{AgeStore, IdentitySource};
 /// Looks up a variable of the environment that the process was started with.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
+/// What is said of a source that holds keys, none of which opens the file.
+pub(super) const DOES_NOT_FIT: &str = "does not fit";
 /// Bytes of an identity file or variable.
 pub const MAX_IDENTITY: u64 = 64 * 1024;
 /// Bytes of a recipients file.
@@ -78,7 +80,7 @@ impl Identities {
             let why = match read(source, env).map_err(fail)? {
                 Ok(text) => {
                     found.keys.append(&mut parse(&text).map_err(fail)?);
-                    "does not fit".to_owned()
+                    DOES_NOT_FIT.to_owned()
                 }
                 Err(why) => why,
             };
@@ -261,7 +263,7 @@ impl fmt::Display for RecipientError {
             Self::File(error) => write!(f, "recipients {error}"),
             Self::Entry(number, why) => write!(f, "recipient {number} of the store: {why}"),
             Self::Line(path, line, why) => write!(f, "recipients `{}`, line {line}: {why}", crate::name::show(path)),
-            Self::None => write!(f, "the store names no recipients, so nobody could open what is written"),
+            Self::None => write!(f, "no recipients are named, so nobody could open what is written"),
         }
     }
 }

@@ -111,7 +111,7 @@ pub enum StoreErrorKind {
     Unsupported(&'static str),
     /// The store cannot do what was asked.
     NotOffered {
-        /// What was asked, as in "this store does not keep ...".
+        /// What was asked, as in "this store keeps no ...".
         what: &'static str,
     },
 }
@@ -122,7 +122,7 @@ impl fmt::Display for StoreError {
         match &self.kind {
             StoreErrorKind::Sealed(error) => error.fmt(f),
             StoreErrorKind::Unsupported(kind) => write!(f, "stores of type `{kind}` are not supported in this build"),
-            StoreErrorKind::NotOffered { what } => write!(f, "it does not keep {what}"),
+            StoreErrorKind::NotOffered { what } => write!(f, "it keeps no {what}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::document::{DocumentError, Malformed, Mismatch};
-use super::identity::{IdentityError, RecipientError};
+use super::identity::{DOES_NOT_FIT, IdentityError, RecipientError};
 use crate::checked_file::{FileError, FileErrorKind, plain_io};
 use crate::error::{Cause, Class};
 use crate::name::show;
@@ -49,6 +49,8 @@ pub enum SealedErrorKind {
         /// The error.
         error: io::Error,
     },
+    /// A file made by hand is not what the policy says.
+    Flat(Malformed),
     /// A limit is passed: of what, and the limit.
     Limit(&'static str, u64),
     /// Another writer holds the folder.
@@ -67,6 +69,8 @@ pub enum SealedErrorKind {
     },
     /// No identity opens what was just encrypted, so it was not written.
     NoReadBack,
+    /// There is no file yet.
+    NeverWritten,
     /// It is not an age file at all.
     NotAge,
     /// The payload is damaged or cut short.
@@ -123,7 +127,11 @@ impl SealedError {
     /// Whether the file simply is not there.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        matches!(&*self.kind, SealedErrorKind::File(error) if error.is_absent())
+        match &*self.kind {
+            SealedErrorKind::File(error) => error.is_absent(),
+            SealedErrorKind::NeverWritten => true,
+            _ => false,
+        }
     }
 }
 
@@ -145,7 +153,9 @@ impl fmt::Display for SealedError {
             Kind::Limit(what, limit) => write!(f, "`{path}` is over the limit of {limit} for {what}"),
             Kind::Locked { holder: Some(holder) } => write!(f, "`{path}` is being written by {holder}"),
             Kind::Locked { holder: None } => write!(f, "`{path}` is being written by another process"),
-            Kind::Malformed(malformed) => write!(f, "the content of `{path}` is malformed: {malformed}"),
+            Kind::Flat(malformed) | Kind::Malformed(malformed) => {
+                write!(f, "the content of `{path}` is malformed: {malformed}")
+            }
             Kind::Mismatch(mismatch) => write!(f, "`{path}` does not open here: {mismatch}"),
             Kind::NoIdentityFits { tried } if tried.is_empty() => {
                 write!(f, "`{path}` cannot be opened: the policy names no identity for it")
@@ -161,6 +171,7 @@ impl fmt::Display for SealedError {
             Kind::NoReadBack => {
                 write!(f, "`{path}` was not written: no identity at hand could open it afterwards")
             }
+            Kind::NeverWritten => write!(f, "`{path}` does not exist yet"),
             Kind::NotAge => write!(f, "`{path}` is not an age file"),
             Kind::Payload => write!(f, "the payload of `{path}` is damaged or cut short"),
             Kind::ReadBackDiffers => write!(f, "`{path}` was not written: it read back differently"),
@@ -201,6 +212,13 @@ impl Cause for SealedError {
             Kind::NoIdentityFits { tried } if tried.is_empty() => {
                 Some("identities = [\"file:/path/to/key\"]   # in the store's table".to_owned())
             }
+            Kind::NoIdentityFits { tried } if tried.iter().any(|one| one.why == DOES_NOT_FIT) => {
+                Some("age-keygen -y KEY   # says whose key it is: one of the store's recipients?".to_owned())
+            }
+            Kind::NoIdentityFits { .. } => {
+                Some("put the key there, or name its place in the store's `identities`".to_owned())
+            }
+            Kind::NeverWritten => Some("vouchsafe set NAME   # writes the first value, and the file".to_owned()),
             Kind::NoReadBack => Some(
                 "add the recipient of one of the store's identities to its `recipients`: age-keygen -y KEY".to_owned(),
             ),

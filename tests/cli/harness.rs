@@ -6,18 +6,24 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
 
 /// The binary under test.
 pub const VOUCHSAFE: &str = env!("CARGO_BIN_EXE_vouchsafe");
 
+/// No run of the binary takes longer, or it hangs: its own longest wait for a local file is 2 s.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A scene on disk, removed when dropped.
 #[must_use]
 pub struct Scene {
     folder: PathBuf,
     identity: age::x25519::Identity,
+    stores: String,
     extra: String,
     grants: String,
     sinks: String,
@@ -40,12 +46,17 @@ impl Scene {
         std::fs::create_dir(&folder).unwrap();
         std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).unwrap();
         let identity = age::x25519::Identity::generate();
+        let at = folder.display();
         let scene = Self {
+            stores: format!(
+                "[stores.files]\ntype = \"age\"\nformat = \"json\"\nunbound = true\npath = \"{at}/store.age\"\n\
+                 identities = [\"file:{at}/identity.key\"]\n"
+            ),
             sinks: format!(
                 "[[audit.sinks]]\ntype = \"file\"\npath = \"{}/audit.jsonl\"\nsync = false\n",
                 folder.display()
             ),
-            folder,
+            folder: folder.clone(),
             identity,
             extra: String::new(),
             grants: "[[grants]]\nsecrets = [\"*\"]\nto = \"anyone\"\n".into(),
@@ -64,6 +75,25 @@ impl Scene {
             text
         });
         scene
+    }
+
+    /// A scene whose store is a sealed file with versions, not written yet; these names are bound.
+    pub fn sealed(names: &[&str]) -> Self {
+        let mut scene = Self::new();
+        let at = scene.folder.display();
+        scene.stores = format!(
+            "[stores.files]\ntype = \"age\"\npath = \"{at}/sealed.age\"\nrecipients = [\"{}\"]\n\
+             identities = [\"file:{at}/identity.key\"]\n",
+            scene.recipient()
+        );
+        scene.extra = names.iter().fold("[secrets]\n".to_owned(), |text, name| text + name + " = {}\n");
+        scene
+    }
+
+    /// Replaces the tables of the stores.
+    pub fn stores(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.stores);
+        self
     }
 
     /// Writes the store file: what `age -r` would make of a JSON object.
@@ -135,12 +165,9 @@ impl Scene {
 
     /// Writes the policy file and gives its path.
     pub fn write_policy(&self) -> PathBuf {
-        let folder = self.folder.display();
         let text = format!(
-            "version = 1\nenvironment = \"test\"\nstore = \"files\"\n\n\
-             [stores.files]\ntype = \"age\"\nformat = \"json\"\nunbound = true\npath = \"{folder}/store.age\"\n\
-             identities = [\"file:{folder}/identity.key\"]\n\n{}\n{}\n{}",
-            self.extra, self.grants, self.sinks
+            "version = 1\nenvironment = \"test\"\nstore = \"files\"\n\n{}\n{}\n{}\n{}",
+            self.stores, self.extra, self.grants, self.sinks
         );
         self.write("policy.toml", text.as_bytes())
     }
@@ -191,7 +218,7 @@ impl Scene {
         let mut child = command.spawn().unwrap();
         // The binary may end without reading it all.
         child.stdin.take().unwrap().write_all(input).unwrap_or_default();
-        let output = child.wait_with_output().unwrap();
+        let output = wait(child);
         Outcome {
             arguments: arguments.iter().map(|argument| argument.as_ref().to_owned()).collect(),
             status: output.status,
@@ -199,6 +226,20 @@ impl Scene {
             stderr: output.stderr,
             folder: self.folder.clone(),
         }
+    }
+
+    /// `vouchsafe VERB ... --policy policy.toml`, with the policy written and a standard input.
+    pub fn verb_reading(&self, words: &[&str], input: &[u8]) -> Outcome {
+        let policy = self.write_policy();
+        let at = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+        let (own, rest) = words.split_at(at);
+        let line = [own, &["--policy", policy.to_str().unwrap()], rest].concat();
+        self.vouchsafe_reading(&line, input)
+    }
+
+    /// [`Self::verb_reading`] nothing.
+    pub fn verb(&self, words: &[&str]) -> Outcome {
+        self.verb_reading(words, b"")
     }
 
     /// The records of the scene's audit log.
@@ -259,6 +300,23 @@ impl Outcome {
         );
         text.replace(&self.folder.display().to_string(), "[DIR]")
     }
+}
+
+/// Waits for the end of the child; one that hangs is killed, and fails the test.
+pub fn wait(child: Child) -> Output {
+    let pid = rustix::process::Pid::from_child(&child);
+    let (ended, still_there) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let hangs = matches!(still_there.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Timeout));
+        if hangs {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
+        }
+        hangs
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    assert!(!watch.join().unwrap(), "it hangs: {}", String::from_utf8_lossy(&output.stderr));
+    output
 }
 
 /// A number that no other scene of this machine has.

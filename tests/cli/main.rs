@@ -1,4 +1,5 @@
-//! The real binary in a clean environment. No network, no root, no sleep.
+//! The real binary in a clean environment. No network, no root, no sleep. A host that has an `/etc/vouchsafe/host.toml` is not
+//! clean: what it says counts here too.
 //!
 //! One module for each promise; `harness` makes a scene (folder, identity, sealed file, policy) and runs the binary in it.
 #![allow(
@@ -13,7 +14,20 @@
     unreachable_pub
 )]
 
+mod audit;
+mod bad_input;
+mod commands;
+mod docs;
 mod environment;
 mod exec;
 mod harness;
+mod hostile_names;
+mod init;
+mod injection;
+mod leaks;
+mod mask;
+mod output_schema;
+mod prompt;
+mod regressions;
 mod signals;
+mod transcripts;

@@ -76,7 +76,7 @@ pub enum State {
 pub struct Finding {
     /// The log.
     pub path: PathBuf,
-    /// The line, counted from 1.
+    /// The line, counted from 1; 0 for the log as a whole.
     pub line: u64,
     /// What is wrong.
     pub kind: FindingKind,
@@ -179,7 +179,10 @@ impl FindingKind {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", show(&self.path), self.line)?;
+        match self.line {
+            0 => write!(f, "{}: ", show(&self.path))?,
+            line => write!(f, "{}:{line}: ", show(&self.path))?,
+        }
         match &self.kind {
             FindingKind::Altered => write!(f, "the record was altered: its hash does not fit"),
             FindingKind::Unchained { seq } => {

@@ -149,7 +149,7 @@ fn sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
 
 fn file_sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
     let Some(path) = &at.value.path else {
-        context.findings.wrong(at, "a sink of type `file` has a `path`");
+        context.findings.wrong(at, "a sink of type `file` needs a `path`");
         return None;
     };
     if path.as_str().replace("{uid}", "").contains(['{', '}']) {

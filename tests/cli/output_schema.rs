@@ -1,0 +1,61 @@
+//! What `--json` prints is what `docs/spec/output.schema.json` says, and that file is what the types say.
+
+use serde_json::Value;
+
+use crate::harness::{Outcome, Scene};
+use crate::transcripts::lived_in;
+
+fn committed() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/spec/output.schema.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap_or_default()).unwrap_or_default()
+}
+
+#[test]
+fn the_committed_schema_is_what_the_types_say() {
+    let schema = vouchsafe::schema::output_schema();
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/spec/output.schema.json");
+        std::fs::write(path, serde_json::to_string_pretty(&schema).unwrap() + "\n").unwrap();
+    }
+    assert_eq!(committed(), schema, "UPDATE_SCHEMA=1 cargo test --test cli output_schema writes it");
+}
+
+#[track_caller]
+fn conforms(command: &str, outcome: &Outcome) {
+    let mut schema = committed();
+    // Nothing unknown may be printed here, though later versions may add fields.
+    for (_, definition) in schema["$defs"].as_object_mut().unwrap() {
+        if definition["type"] == "object" {
+            definition["additionalProperties"] = false.into();
+        }
+    }
+    schema["$ref"] = format!("#/$defs/{command}").into();
+    let lines: Vec<&str> = outcome.out().lines().collect();
+    assert_eq!(lines.len(), 1, "one object on one line: {}", outcome.transcript());
+    let value: Value = serde_json::from_str(lines[0]).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{command}: {errors:?} in {value}");
+}
+
+#[test]
+fn what_is_printed_conforms() {
+    let scene = lived_in().and("GONE = { max_age = \"1d\" }\nMADE = { template = \"{TOKEN}\" }");
+    let denied = Scene::with(&[("A", "1")]).grants("").variable("A", "x").variable("VOUCHSAFE_ENV", "test");
+    conforms("list", &scene.verb(&["list", "--json"]).expect_status(0));
+    conforms("check", &scene.verb(&["check", "--json"]).expect_status(10));
+    conforms("check", &scene.verb(&["check", "--json", "--offline"]).expect_status(0));
+    conforms("history", &scene.verb(&["history", "TOKEN", "--json"]).expect_status(0));
+    conforms("explain", &scene.verb(&["explain", "--json", "--", "true"]).expect_status(0));
+    conforms("explain", &denied.verb(&["explain", "--json"]).expect_status(0));
+    conforms("audit-verify", &scene.vouchsafe(&["audit", "verify", "--json", "audit.jsonl"]).expect_status(0));
+    scene.write("bad.jsonl", b"x\n");
+    conforms("audit-verify", &scene.vouchsafe(&["audit", "verify", "--json", "bad.jsonl"]));
+}
+
+/// The test above must be able to fail.
+#[test]
+#[should_panic(expected = "list: ")]
+fn another_commands_output_does_not_conform() {
+    conforms("list", &lived_in().verb(&["history", "TOKEN", "--json"]).expect_status(0));
+}

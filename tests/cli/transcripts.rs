@@ -1,0 +1,466 @@
+//! Everything that a user can read, as files to be read: `snapshots/*.snap`. The rules of wording stand in `src/error.rs`.
+//!
+//! One snapshot for each theme. Modes, owners and the like differ between root and others, so their messages are asserted
+//! in `bad_input`; what is here is the same for everybody.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{Outcome, Scene};
+use crate::mask::Transcripts;
+
+/// A sealed scene with `TOKEN` written twice and `OTHER` once.
+pub fn lived_in() -> Scene {
+    let scene = Scene::sealed(&["TOKEN", "OTHER"]);
+    for (name, value) in [("TOKEN", "first"), ("TOKEN", "second"), ("OTHER", "other")] {
+        scene.verb_reading(&["set", name], value.as_bytes()).expect_status(0);
+    }
+    scene
+}
+
+fn theme(name: &str, transcripts: &[(&str, &Outcome)]) {
+    let mut all = Transcripts::default();
+    transcripts.iter().for_each(|(what, outcome)| all.add(what, outcome));
+    all.assert(name);
+}
+
+#[test]
+fn usage_errors() {
+    let scene = Scene::new();
+    let mut all = Transcripts::default();
+    for (what, line) in [
+        ("nothing", &[][..]),
+        ("a command that does not exist", &["rnu"]),
+        ("an option that does not exist, and a near one", &["run", "--polcy", "x", "--", "true"]),
+        ("the command to run without its verb", &["printenv", "HOME"]),
+        ("no command to run", &["run", "--env", "test"]),
+        ("a command without the dashes", &["run", "printenv"]),
+        ("neither environment nor policy", &["run", "--", "true"]),
+        ("an environment that is a path", &["check", "--env", "../prod"]),
+        ("a value as an argument", &["set", "TOKEN", "hunter2"]),
+        ("a value in the place of the name", &["set", "hunter-2"]),
+        ("no name", &["set"]),
+        ("two sources of the value", &["set", "TOKEN", "--generate", "--from-file", "x"]),
+        ("a newline to be kept that is not read", &["set", "TOKEN", "--generate", "--keep-newline"]),
+        ("copy without its ends", &["copy", "TOKEN"]),
+        ("a format that does not exist", &["--error-format", "xml", "check"]),
+        ("a shell that does not exist", &["completions", "cobol"]),
+        ("audit without a verb", &["audit"]),
+        ("no log to verify", &["audit", "verify"]),
+    ] {
+        all.add(what, &scene.vouchsafe(line).expect_status(2));
+    }
+    let broken = Scene::new().variable("VOUCHSAFE_ENV", "../prod");
+    all.add("a variable that holds no name", &broken.vouchsafe(&["check"]).expect_status(2));
+    all.assert("usage");
+}
+
+#[test]
+fn errors_as_json() {
+    let scene = Scene::with(&[("TOKEN", "x")]).grants("");
+    theme(
+        "errors_as_json",
+        &[
+            ("usage", &scene.vouchsafe(&["--error-format=json", "run"]).expect_status(2)),
+            ("usage, after the verb", &scene.vouchsafe(&["run", "--error-format", "json"]).expect_status(2)),
+            ("denied", &scene.verb(&["run", "--error-format", "json", "--", "true"]).expect_status(120)),
+            (
+                "policy",
+                &scene.vouchsafe(&["check", "--policy", "no.toml", "--error-format", "json"]).expect_status(121),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn policy_errors() {
+    let scene = Scene::new();
+    let head = "version = 1\nenvironment = \"test\"\n";
+    let lint = |name: &str, text: &str| {
+        let path = scene.write(name, text.as_bytes());
+        scene.vouchsafe(&["check", "--policy", path.to_str().unwrap()]).expect_status(121)
+    };
+    theme(
+        "policy_errors",
+        &[
+            ("not there", &scene.vouchsafe(&["check", "--policy", "absent.toml"]).expect_status(121)),
+            ("a folder", &scene.vouchsafe(&["check", "--policy", "."]).expect_status(121)),
+            ("not TOML", &lint("a.toml", "version = 1\nenvironment = \"test\n")),
+            ("an unknown field", &lint("b.toml", &format!("{head}[secret]\nA = {{}}\n"))),
+            ("a wrong type", &lint("c.toml", &format!("{head}[secrets]\nA = \"x\"\n"))),
+            ("a key twice", &lint("d.toml", &format!("{head}version = 1\n"))),
+            ("not UTF-8", &{
+                let path = scene.write("e.toml", b"version = 1 # \xff\n");
+                scene.vouchsafe(&["check", "--policy", path.to_str().unwrap()]).expect_status(121)
+            }),
+            ("a byte order mark", &lint("f.toml", &format!("\u{feff}{head}"))),
+            ("a NUL byte", &lint("g.toml", &format!("{head}[secrets]\n\0"))),
+            ("a grant to nobody", &lint("h.toml", &format!("{head}[[grants]]\nsecrets = [\"*\"]\n"))),
+            (
+                "a duration without end",
+                &lint("i.toml", &format!("{head}[run]\ndeadline = \"99999999999999999999y\"\n")),
+            ),
+            ("an unknown store type", &lint("j.toml", &format!("{head}[stores.s]\ntype = \"vault\"\n"))),
+            (
+                "a reserved name",
+                &lint(
+                    "k.toml",
+                    &format!(
+                        "{head}store = \"s\"\n[stores.s]\ntype = \"age\"\npath = \"x\"\nidentities = [\"env:K\"]\n[secrets]\nLD_PRELOAD = {{}}\n"
+                    ),
+                ),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn lint_says_everything_at_once() {
+    let scene = Scene::with(&[("TOKEN", "x")]);
+    let good = scene.write_policy();
+    let bad = scene.write(
+        "bad.toml",
+        b"version = 1\nenvironment = \"test\"\nstore = \"fils\"\n\n[stores.files]\ntype = \"age\"\npath = \"x.age\"\nidentities = [\"env:KEY\"]\n\n[secrets]\nTOKEN = { max_age = \"soon\" }\ntoken = { item = \"\" }\n\n[[grants]]\nsecrets = [\"TOKE\"]\nto = { users = [\"a b\"] }\n\n[[audit.sinks]]\ntype = \"file\"\n",
+    );
+    let files = [good.to_str().unwrap(), bad.to_str().unwrap(), "absent.toml"];
+    theme(
+        "lint",
+        &[
+            ("a good one", &scene.vouchsafe(&["policy", "lint", files[0]]).expect_status(0)),
+            ("a good one, one with several problems, and none", &{
+                let line = [&["policy", "lint"][..], &files].concat();
+                scene.vouchsafe(&line).expect_status(121)
+            }),
+        ],
+    );
+}
+
+#[test]
+fn selection_errors() {
+    let scene = Scene::with(&[("TOKEN", "x")]).and("[run]\nmode = \"supervise\"");
+    let service = Scene::with(&[("TOKEN", "x")]);
+    let policy = std::fs::read_to_string(service.write_policy()).unwrap();
+    let policy = policy.replace("environment = \"test\"\n", "environment = \"test\"\nservice = \"api\"\n");
+    let path = service.write("api.toml", policy.as_bytes());
+    let path = path.to_str().unwrap();
+    theme(
+        "selection",
+        &[
+            ("a policy of another environment", &service.verb(&["check", "--env", "prod"]).expect_status(121)),
+            ("a policy of another service", &service.vouchsafe(&["check", "-p", path, "-s", "web"]).expect_status(121)),
+            ("a policy that wants to be supervised", &scene.verb(&["run", "--", "true"]).expect_status(125)),
+        ],
+    );
+    // Where it is looked for depends on who asks.
+    let absent = service.vouchsafe(&["check", "--env", "nowhere"]).expect_status(121);
+    assert!(absent.err().contains("error[policy]: no policy found; looked for `"), "{}", absent.err());
+    assert!(absent.err().contains("`/etc/vouchsafe/policies/nowhere.toml`"), "{}", absent.err());
+}
+
+#[test]
+fn denials() {
+    let scene = Scene::with(&[("A", "1"), ("B", "2"), ("DATABASE_URL", "3")]).grants(
+        "[[grants]]\nsecrets = [\"A\"]\nto = \"anyone\"\n[[grants]]\nsecrets = [\"B\"]\nto = { commands = [\"/usr/bin/no\"] }\n",
+    );
+    theme(
+        "denials",
+        &[
+            ("many", &scene.verb(&["run", "--", "true"]).expect_status(120)),
+            ("one", &scene.verb(&["run", "--only", "B", "--", "true"]).expect_status(120)),
+            ("unknown, and near", &scene.verb(&["run", "--only", "DATABSE_URL", "--", "true"]).expect_status(120)),
+            ("unknown", &scene.verb(&["run", "--only", "NOTHING_LIKE_IT", "--", "true"]).expect_status(120)),
+        ],
+    );
+}
+
+#[test]
+fn missing_and_environment() {
+    let scene = Scene::with(&[("A", "1"), ("B", "2")]);
+    scene.store(&[("C", "3")]);
+    let sealed = Scene::sealed(&["TOKEN"]);
+    sealed.verb_reading(&["set", "TOKEN"], b"x").expect_status(0);
+    sealed.verb(&["remove", "TOKEN"]).expect_status(0);
+    let collision = Scene::with(&[("TOKEN", "x")]).variable("TOKEN", "y");
+    let field = Scene::with(&[("TOKEN", "not json")]).policy("[secrets]\nTOKEN = { field = \"/a\" }\n");
+    theme(
+        "missing_and_environment",
+        &[
+            ("missing in a file made by hand", &scene.verb(&["run", "--", "true"]).expect_status(122)),
+            ("missing in a sealed file", &sealed.verb(&["run", "--", "true"]).expect_status(122)),
+            ("a collision", &collision.verb(&["run", "--", "true"]).expect_status(125)),
+            ("a NUL byte", &Scene::with(&[("A", "x\0y")]).verb(&["run", "--", "true"]).expect_status(125)),
+            ("a shell function", &Scene::with(&[("A", "() { :; }")]).verb(&["run", "--", "true"]).expect_status(125)),
+            ("too long", &Scene::with(&[("A", &"x".repeat(131_071))]).verb(&["run", "--", "true"]).expect_status(125)),
+            ("a field of what is not JSON", &field.verb(&["run", "--", "true"]).expect_status(122)),
+        ],
+    );
+}
+
+#[test]
+fn identity_errors() {
+    let absent = Scene::with(&[("A", "1")]);
+    std::fs::remove_file(absent.path("identity.key")).unwrap();
+    let open = Scene::with(&[("A", "1")]);
+    std::fs::set_permissions(open.path("identity.key"), PermissionsExt::from_mode(0o644)).unwrap();
+    let wrong = Scene::with(&[("A", "1")]);
+    std::fs::copy(open.path("identity.key"), wrong.path("identity.key")).unwrap();
+    std::fs::set_permissions(wrong.path("identity.key"), PermissionsExt::from_mode(0o600)).unwrap();
+    let with_identity = |text: &str| {
+        let scene = Scene::with(&[("A", "1")]);
+        scene.write_mode("identity.key", text.as_bytes(), 0o600);
+        scene.verb(&["run", "--", "true"]).expect_status(124)
+    };
+    theme(
+        "identity",
+        &[
+            ("absent", &absent.verb(&["run", "--", "true"]).expect_status(124)),
+            ("readable by others", &open.verb(&["run", "--", "true"]).expect_status(124)),
+            ("of another", &wrong.verb(&["run", "--", "true"]).expect_status(124)),
+            ("empty", &with_identity("# nothing\n")),
+            ("cut short", &with_identity("AGE-SECRET-KEY-1QQQQ\n")),
+            ("of a plugin", &with_identity("AGE-PLUGIN-X-1QQQQ\n")),
+            ("a public key", &with_identity(&Scene::new().recipient())),
+        ],
+    );
+}
+
+#[test]
+fn store_errors() {
+    let run = |scene: &Scene, status: i32| scene.verb(&["run", "--", "true"]).expect_status(status);
+    let absent = Scene::with(&[("A", "1")]);
+    std::fs::remove_file(absent.path("store.age")).unwrap();
+    let never_written = Scene::sealed(&["A"]);
+    let truncated = Scene::with(&[("A", "1")]);
+    let bytes = std::fs::read(truncated.path("store.age")).unwrap();
+    truncated.write("store.age", &bytes[..bytes.len() - 5]);
+    let corrupt = Scene::with(&[("A", "1")]);
+    let mut bytes = std::fs::read(corrupt.path("store.age")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    corrupt.write("store.age", &bytes);
+    let not_age = Scene::with(&[("A", "1")]);
+    not_age.write("store.age", b"A=1\n");
+    let not_json = Scene::with(&[("A", "1")]);
+    not_json.store_plaintext(b"A=hunter2\n");
+    let twice = Scene::with(&[("A", "1")]);
+    twice.store_plaintext(br#"{"A":"hunter2","A":"3"}"#);
+    let unbound = Scene::with(&[("A", "1")]);
+    let policy = std::fs::read_to_string(unbound.write_policy()).unwrap().replace("unbound = true\n", "");
+    unbound.write("bound.toml", policy.as_bytes());
+    let elsewhere = lived_in();
+    let policy = std::fs::read_to_string(elsewhere.write_policy()).unwrap();
+    let policy = policy.replace("environment = \"test\"", "environment = \"prod\"");
+    elsewhere.write("prod.toml", policy.as_bytes());
+    theme(
+        "store",
+        &[
+            ("absent", &run(&absent, 122)),
+            ("never written", &run(&never_written, 122)),
+            ("cut short", &run(&truncated, 122)),
+            ("a bit flipped", &run(&corrupt, 122)),
+            ("not an age file", &run(&not_age, 122)),
+            ("not what the policy says", &run(&not_json, 122)),
+            ("a name twice", &run(&twice, 122)),
+            ("bound to nothing", &unbound.vouchsafe(&["run", "-p", "bound.toml", "--", "true"]).expect_status(121)),
+            (
+                "of another environment",
+                &elsewhere.vouchsafe(&["run", "-p", "prod.toml", "--", "true"]).expect_status(122),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn audit_errors() {
+    let run = |scene: Scene| scene.verb(&["run", "--", "true"]).expect_status(123);
+    let with = |sinks: &str| Scene::with(&[("A", "1")]).sinks(sinks);
+    let absent = Scene::with(&[("A", "1")]);
+    let absent_folder = absent.path("no/such/{uid}.jsonl");
+    let absent = absent.sinks(&format!("[[audit.sinks]]\ntype = \"file\"\npath = \"{}\"\n", absent_folder.display()));
+    let open = Scene::with(&[("A", "1")]);
+    open.write_mode("audit.jsonl", b"", 0o644);
+    let link = Scene::with(&[("A", "1")]);
+    std::os::unix::fs::symlink("elsewhere", link.path("audit.jsonl")).unwrap();
+    let folder = Scene::with(&[("A", "1")]);
+    std::fs::create_dir(folder.path("audit.jsonl")).unwrap();
+    theme(
+        "audit_sinks",
+        &[
+            ("no sink", &run(with(""))),
+            ("no folder", &run(absent)),
+            ("a log that others may read", &run(open)),
+            ("a log that is a link", &run(link)),
+            ("a log that is a folder", &run(folder)),
+            ("a closed descriptor", &run(with("[[audit.sinks]]\ntype = \"fd\"\nfd = 9\n"))),
+        ],
+    );
+}
+
+#[test]
+fn command_errors() {
+    let scene = Scene::with(&[("A", "1")]);
+    scene.write_mode("plain", b"echo\n", 0o644);
+    scene.write_mode("text", b"echo\n", 0o755);
+    scene.write_mode("script", b"#!/no/such/interpreter\n", 0o755);
+    let run = |command: &str, status: i32| scene.verb(&["run", "--", command]).expect_status(status);
+    theme(
+        "commands",
+        &[
+            ("not found", &run("no-such-command", 127)),
+            ("not found, with its arguments", &run("printenv HOME", 127)),
+            ("no such path", &run("./no/such", 127)),
+            ("empty", &run("", 127)),
+            ("not executable", &run("./plain", 126)),
+            ("a folder", &run("/", 126)),
+            ("a script without an interpreter", &run("./script", 126)),
+            ("a text", &run("./text", 126)),
+        ],
+    );
+}
+
+#[test]
+fn writing() {
+    let scene = Scene::sealed(&["TOKEN", "OTHER"])
+        .and("PART = { field = \"/a\" }\nFIXED = { version = 1 }\nURL = { template = \"x-{TOKEN}\" }");
+    let hand = Scene::with(&[("TOKEN", "x")]);
+    let set = |words: &[&str], input: &str, status| scene.verb_reading(words, input.as_bytes()).expect_status(status);
+    theme(
+        "writing",
+        &[
+            ("set", &set(&["set", "TOKEN"], "hunter2\n", 0)),
+            ("set again", &set(&["set", "TOKEN"], "hunter3\n", 0)),
+            ("generate", &set(&["set", "OTHER", "--generate"], "", 0)),
+            ("empty", &set(&["set", "TOKEN"], "\n", 2)),
+            ("a NUL byte", &set(&["set", "TOKEN"], "a\0b", 2)),
+            ("too large", &set(&["set", "TOKEN"], &"x".repeat(131_073), 2)),
+            ("no such file", &set(&["set", "TOKEN", "--from-file", "absent"], "", 2)),
+            ("not bound, and near", &set(&["set", "TOKEM"], "x", 2)),
+            ("not bound", &set(&["set", "SOMETHING_ELSE"], "x", 2)),
+            ("a template", &set(&["set", "URL"], "x", 2)),
+            ("a field", &set(&["set", "PART"], "x", 2)),
+            ("a fixed version", &set(&["set", "FIXED"], "x", 2)),
+            ("a file made by hand", &hand.verb_reading(&["set", "TOKEN"], b"x").expect_status(122)),
+            ("remove", &set(&["remove", "OTHER"], "", 0)),
+            ("remove again", &set(&["remove", "OTHER"], "", 122)),
+            ("history", &set(&["history", "TOKEN"], "", 0)),
+            ("history of nothing", &set(&["history", "OTHER"], "", 122)),
+            ("history of a file made by hand", &hand.verb(&["history", "TOKEN"]).expect_status(122)),
+        ],
+    );
+}
+
+#[test]
+fn copying() {
+    let scene = lived_in();
+    let here = scene.write_policy();
+    let text = std::fs::read_to_string(&here).unwrap();
+    let text = text.replace("environment = \"test\"", "environment = \"staging\"").replace("sealed.age", "staging.age");
+    scene.write("staging.toml", text.as_bytes());
+    let copy = |words: &[&str], status| {
+        let line = [&["copy", "--from", "policy.toml", "--to", "staging.toml"][..], words].concat();
+        scene.vouchsafe(&line).expect_status(status)
+    };
+    theme(
+        "copy",
+        &[
+            ("one", &copy(&["TOKEN"], 0)),
+            ("one that is there, after one that is not", &copy(&["OTHER", "TOKEN"], 2)),
+            ("both, meant", &copy(&["OTHER", "TOKEN", "--overwrite"], 0)),
+            ("not bound", &copy(&["TOKN"], 2)),
+        ],
+    );
+}
+
+#[test]
+fn looking() {
+    let scene = lived_in().and(
+        "PART = { item = \"nothing\", required = false }\nURL = { template = \"https://{TOKEN:url}@host/\" }\n\
+         AGED = { item = \"TOKEN\", max_age = \"90d\" }",
+    );
+    let missing = lived_in().and("GONE = {}");
+    let broken = lived_in();
+    broken.write("sealed.age", b"not age");
+    let sealed = scene.path("sealed.age");
+    let sealed = sealed.to_str().unwrap();
+    theme(
+        "looking",
+        &[
+            ("check", &scene.verb(&["check"]).expect_status(0)),
+            ("check, offline", &scene.verb(&["check", "--offline"]).expect_status(0)),
+            ("check with a missing one", &missing.verb(&["check"]).expect_status(10)),
+            ("check with a broken store", &broken.verb(&["check"]).expect_status(122)),
+            ("list", &scene.verb(&["list"]).expect_status(0)),
+            ("list of a broken store", &broken.verb(&["list"]).expect_status(122)),
+            ("list of a file, without a policy", &scene.vouchsafe(&["list", "--file", sealed]).expect_status(0)),
+            ("list of a file, with a policy", &scene.verb(&["list", "--file", sealed]).expect_status(0)),
+            ("list of a file that is none", &broken.vouchsafe(&["list", "--file", "sealed.age"]).expect_status(122)),
+            ("list of a file that is not there", &broken.vouchsafe(&["list", "--file", "absent"]).expect_status(122)),
+        ],
+    );
+}
+
+#[test]
+fn explaining() {
+    let scene = Scene::with(&[("A", "1"), ("B", "2")])
+        .and("C = { template = \"{A}{B}\" }\n[child]\ninherit = [\"PATH\", \"LANG\"]\nset = { APP = \"x\" }")
+        .variable("LANG", "C")
+        .variable("HOME", "/home/x")
+        .variable("VOUCHSAFE_ENV", "test");
+    let denied = Scene::with(&[("A", "1"), ("B", "2")])
+        .grants("[[grants]]\nsecrets = [\"A\"]\nto = { uids = [4294967294] }\n".replace("uids", "users").as_str());
+    let collision = Scene::with(&[("A", "1")]).variable("A", "x").variable("KEPT", "y").variable("VOUCHSAFE_X", "z");
+    let command = ["explain", "--", "/bin/sh"];
+    theme(
+        "explain",
+        &[
+            ("granted", &scene.verb(&command).expect_status(0)),
+            ("denied", &denied.verb(&command).expect_status(0)),
+            ("a collision", &collision.verb(&command).expect_status(0)),
+            ("no command", &scene.verb(&["explain", "--only", "A"]).expect_status(0)),
+            ("a command that is not there", &scene.verb(&["explain", "--", "no-such"]).expect_status(127)),
+        ],
+    );
+}
+
+#[test]
+fn logs() {
+    let scene = lived_in();
+    scene.verb(&["run", "--", "true"]).expect_status(0);
+    scene.verb(&["run", "--only", "TOKEN", "--only", "X", "--", "true"]).expect_status(120);
+    let text = std::fs::read_to_string(scene.path("audit.jsonl")).unwrap();
+    scene.write("tampered.jsonl", text.replacen("\"TOKEN\"", "\"token\"", 1).as_bytes());
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    scene.write("gap.jsonl", [&lines[..2], &lines[3..]].concat().concat().as_bytes());
+    scene.write("late.jsonl", lines[2..].concat().as_bytes());
+    scene.write("empty.jsonl", b"");
+    let audit = |words: &[&str], status| scene.vouchsafe(&[&["audit"], words].concat()).expect_status(status);
+    theme(
+        "logs",
+        &[
+            ("whole", &audit(&["verify", "audit.jsonl"], 0)),
+            ("changed", &audit(&["verify", "tampered.jsonl"], 11)),
+            ("a record is missing", &audit(&["verify", "gap.jsonl"], 12)),
+            ("the beginning is missing", &audit(&["verify", "late.jsonl"], 12)),
+            ("the beginning is missing, and that is known", &audit(&["verify", "--anywhere", "late.jsonl"], 0)),
+            ("empty", &audit(&["verify", "empty.jsonl"], 12)),
+            ("no such log", &audit(&["verify", "absent.jsonl"], 123)),
+            ("show", &audit(&["show", "audit.jsonl"], 0)),
+            ("show no such log", &audit(&["show", "absent.jsonl"], 123)),
+        ],
+    );
+}
+
+/// No class of failure without a transcript, but for those that no command of this build can end in.
+#[test]
+fn every_class_has_a_transcript() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/snapshots");
+    let all: String = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    let unseen: Vec<&str> = vouchsafe::error::Class::ALL
+        .iter()
+        .map(|class| class.word())
+        .filter(|word| !all.contains(&format!("error[{word}]: ")))
+        .collect();
+    assert_eq!(unseen, ["differences", "internal"]);
+}
