@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use aws_config::imds::client::error::ImdsError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
@@ -299,6 +300,19 @@ impl Problem {
             CredentialsError::InvalidConfiguration(_) => Some(failed("is not set up as it should be")),
             _ => Some(failed("failed")),
         }
+    }
+
+    /// Whether the metadata service gave no token, so that nothing says there is one.
+    #[must_use]
+    pub fn is_without_metadata_service(error: &CredentialsError) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = next {
+            if matches!(error.downcast_ref(), Some(ImdsError::FailedToLoadToken(_))) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
     }
 
     /// Whether fresh credentials could help.
