@@ -453,10 +453,14 @@ impl Cause for AwsError {
             }
             Problem::Deadline => Some("[run] deadline = \"40s\"   # in the policy, if the network is that slow".into()),
             Problem::Denied => asked.map(missing_right),
-            Problem::KeyDisabled => asked.map(|asked| format!("aws kms enable-key --key-id {}", escape(&asked.resource))),
-            Problem::KeyState | Problem::KeyUnusable => {
-                asked.map(|asked| format!("aws kms describe-key --key-id {}", escape(&asked.resource)))
-            }
+            Problem::KeyDisabled | Problem::KeyState | Problem::KeyUnusable => asked.map(|asked| {
+                let resource = escape(&asked.resource);
+                match (asked.action.starts_with("kms:"), &self.problem) {
+                    (true, Problem::KeyDisabled) => format!("aws kms enable-key --key-id {resource}"),
+                    (true, _) => format!("aws kms describe-key --key-id {resource}"),
+                    (false, _) => format!("aws ssm get-parameter-history --name {resource}   # names its key: KeyId"),
+                }
+            }),
             Problem::NoCredentials { .. } => {
                 Some("aws configure export-credentials --format env   # or `profile`, `role_arn`, `credential_source` in the store".into())
             }
