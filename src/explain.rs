@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::child::command::Command;
 use crate::cli;
 use crate::error::Error;
-use crate::inject::{ParentEnv, plan};
+use crate::inject::{OwnMeans, ParentEnv, plan};
 use crate::name::{VariableName, escape, show};
 use crate::output;
 use crate::policy::eval::{Request, Verdict, evaluate, mismatches};
@@ -110,7 +110,7 @@ fn explanation(options: &cli::Explain, setting: &Setting<'_>, parent: &ParentEnv
         None => policy.secrets.iter().filter(|(_, binding)| binding.inject).map(|(name, _)| name).collect(),
     };
     let names: BTreeSet<&VariableName> = asked.iter().copied().collect();
-    let own = setting.own_means();
+    let own = OwnMeans { static_aws_keys: setting.would_use_static_keys(&names), ..setting.own_means() };
     let plan = plan(parent, &policy.child, &own, &names);
     let collisions: Vec<String> = plan.collisions.iter().map(ToString::to_string).collect();
     let text = |name: &std::ffi::OsString| escape(&name.to_string_lossy());

@@ -3,12 +3,11 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, Seen, entries_table, look, unasked};
+use super::{Entry, Seen, entries_table, iam, look, unasked};
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
-use crate::name::StoreName;
-use crate::policy::model::{AgeStore, DocumentFormat, Policy, Store as StoreModel};
+use crate::policy::model::{DocumentFormat, Policy, Store as StoreModel};
 use crate::setting::Setting;
 use crate::store::identity;
 use crate::{checked_file, cli, output};
@@ -37,6 +36,9 @@ pub struct Report {
 /// The policy is invalid, a store fails, or something is due or missing.
 pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::load(&options.selection, parent)?;
+    if let Some(command) = options.iam {
+        return iam::print(&setting.policy, command);
+    }
     let mut findings = writing_findings(&setting.policy);
     let Seen { entries: secrets, problems, failures } = if options.offline {
         findings.append(&mut file_findings(&setting.policy));
@@ -82,22 +84,27 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
 
 /// Whether what is written could be opened again.
 fn writing_findings(policy: &Policy) -> Vec<String> {
-    let sealed = age_stores(policy).filter(|(_, store)| store.format == DocumentFormat::Sealed);
-    let faults = sealed.filter_map(|(name, store)| identity::recipients(store).err().map(|error| (name, error)));
-    faults.map(|(name, error)| format!("store `{name}`: {error}")).collect()
+    let faults = policy.stores.iter().filter_map(|(name, store)| {
+        let recipients = match store {
+            StoreModel::Age(store) if store.format == DocumentFormat::Sealed => identity::recipients(store),
+            // Its first recipient is the KMS key; offline ones are a choice.
+            StoreModel::Kms(store) => identity::validate_recipients(&store.recipients),
+            StoreModel::Age(_) | StoreModel::Ssm(_) => return None,
+        };
+        recipients.err().map(|error| format!("store `{name}`: {error}"))
+    });
+    faults.collect()
 }
 
 /// Whether the files of the stores are there and safe: what can be seen without opening one.
 fn file_findings(policy: &Policy) -> Vec<String> {
-    let opened = age_stores(policy).map(|(name, store)| (name, checked_file::open(&store.path, Use::Public)));
+    let files = policy.stores.iter().filter_map(|(name, store)| match store {
+        StoreModel::Age(store) => Some((name, &store.path)),
+        StoreModel::Kms(store) => Some((name, store.path.as_ref()?)),
+        StoreModel::Ssm(_) => None,
+    });
+    let opened = files.map(|(name, path)| (name, checked_file::open(path, Use::Public)));
     opened.filter_map(|(name, opened)| opened.err().map(|error| format!("store `{name}`: {error}"))).collect()
-}
-
-fn age_stores(policy: &Policy) -> impl Iterator<Item = (&StoreName, &AgeStore)> {
-    policy.stores.iter().filter_map(|(name, store)| match store {
-        StoreModel::Age(store) => Some((name, store)),
-        StoreModel::Kms(_) | StoreModel::Ssm(_) => None,
-    })
 }
 
 /// Something is due, missing or incomplete.

@@ -6,6 +6,7 @@
 mod check;
 mod errors;
 mod history;
+mod iam;
 mod list;
 
 use std::collections::BTreeMap;
@@ -105,6 +106,7 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
             }
         }
     }
+    note_requests(&mut auditor, setting)?;
     gathering.judge_templates(policy);
     let entries = gathering.entries.into_values().chain(gathering.of_bundles).collect();
     Ok(Seen { entries, problems: gathering.problems, failures })
@@ -198,6 +200,16 @@ fn field_of(source: &Source) -> Option<&JsonPointer> {
         Source::Ciphertext { field, .. } => field.as_ref(),
         Source::Template(_) => None,
     }
+}
+
+/// Calls to AWS are found in CloudTrail by their ids, which are known only afterwards.
+fn note_requests(auditor: &mut Auditor, setting: &Setting<'_>) -> Result<(), Error> {
+    let ids = setting.aws.take_request_ids();
+    if !ids.is_empty() {
+        auditor.note_request_ids(ids);
+        auditor.record(Event::SecretListed, Outcome::Succeeded, None, &[])?;
+    }
+    Ok(())
 }
 
 fn wanted(binding: &Binding) -> Option<(&StoreName, Wanted)> {

@@ -15,6 +15,7 @@
 )]
 
 mod audit;
+mod aws;
 mod bad_input;
 mod commands;
 mod docs;
