@@ -1,3 +1,5 @@
+//! The `age` store: what it answers, refuses and writes.
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, SystemTime};

@@ -1,3 +1,5 @@
+//! Identities and recipients: sources, modes, and lines that are none.
+
 use ::age::secrecy::ExposeSecret;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Files made by hand: dotenv, JSON, TOML.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The loader: damage at every place, limits, both passes.
+
 use std::collections::HashSet;
 
 use ::age::x25519;

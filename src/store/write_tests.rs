@@ -1,3 +1,5 @@
+//! The write protocol: leftovers, links, concurrent writers.
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::SystemTime;
 

@@ -1,3 +1,5 @@
+//! Documents: reading, writing, stages, limits.
+
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;

@@ -4,15 +4,19 @@
 //! `--help`. Its error messages are rewritten, because they cite what was typed, and a secret typed in the wrong place must
 //! not end up on a terminal that is recorded, or in a log of CI.
 
+mod usage;
+
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::error::{Cause, Class, Format, suggest};
-use crate::name::{EnvironmentName, LABEL_RULE, ServiceName, VARIABLE_RULE, VariableName, escape};
+pub use usage::UsageError;
+use usage::verb_of;
+
+use crate::error::Format;
+use crate::name::{EnvironmentName, ServiceName, VARIABLE_RULE, VariableName};
 
 /// Grants a process exactly the secrets its policy allows, as environment variables and in no other way, and writes every
 /// access down first.
@@ -341,135 +345,10 @@ pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// The command line is wrong. Cites options and what they want, never a word that could be a value.
-#[derive(Debug)]
-pub struct UsageError {
-    message: String,
-    hint: Option<String>,
-}
-
-impl UsageError {
-    /// A wrong command line that only the command itself can see.
-    #[must_use]
-    pub fn new(message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { message: message.into(), hint }
-    }
-}
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Cause for UsageError {
-    fn class(&self) -> Class {
-        Class::Usage
-    }
-
-    fn hint(&self) -> Option<String> {
-        self.hint.clone()
-    }
-}
-
-/// The command that the arguments begin with: what help to offer.
-fn verb_of(arguments: &[OsString]) -> Option<String> {
-    let own =
-        arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
-    let known = definition();
-    own.filter_map(|word| known.find_subcommand(word)).map(|verb| verb.get_name().to_owned()).next()
-}
-
-/// Why clap's own suggestion is not taken: it finds `init` near to `printenv`.
-fn verb_like(typed: &str) -> Option<String> {
-    let known = definition();
-    let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).collect();
-    suggest(typed, names).map(|name| format!("did you mean `{name}`?"))
-}
-
-impl UsageError {
-    fn of(error: &clap::Error, verb: Option<String>) -> Self {
-        let argument = context(error, ContextKind::InvalidArg);
-        let is_option = argument.starts_with('-');
-        let starts_a_command = matches!(verb.as_deref(), Some("run" | "explain"));
-        let hint = match error.kind() {
-            ErrorKind::UnknownArgument if !is_option && starts_a_command => {
-                Some("the command stands after `--`: vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
-            }
-            ErrorKind::UnknownArgument if !is_option && verb.as_deref() == Some("set") => Some(
-                "a value is never an argument, where `ps` and the shell's history would keep it: \
-                 use standard input or --from-file"
-                    .into(),
-            ),
-            ErrorKind::UnknownArgument => suggestion(error, ContextKind::SuggestedArg),
-            ErrorKind::InvalidSubcommand => verb_like(&context(error, ContextKind::InvalidSubcommand)).or_else(|| {
-                verb.is_none().then(|| "to run a command write: vouchsafe run --env ENVIRONMENT -- COMMAND".into())
-            }),
-            ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") => {
-                Some("vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
-            }
-            ErrorKind::ValueValidation if argument.contains("ENVIRONMENT") || argument.contains("SERVICE") => {
-                Some(LABEL_RULE.into())
-            }
-            ErrorKind::ValueValidation if argument.contains("NAME") => Some(VARIABLE_RULE.into()),
-            _ => None,
-        };
-        let argument = escape(&plain_argument(&argument));
-        let message = match error.kind() {
-            ErrorKind::UnknownArgument if is_option => format!("there is no option `{argument}` here"),
-            ErrorKind::UnknownArgument => "there is an argument too many (not shown, it may be a value)".into(),
-            ErrorKind::InvalidSubcommand => {
-                format!("there is no command `{}`", escape(&context(error, ContextKind::InvalidSubcommand)))
-            }
-            ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                "no command is given".into()
-            }
-            ErrorKind::MissingRequiredArgument => format!("missing: `{argument}`"),
-            ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-                let wanted = context(error, ContextKind::ValidValue);
-                let wanted = if wanted.is_empty() { String::new() } else { format!("; one of: {wanted}") };
-                format!("what `{argument}` was given is not valid (not shown){wanted}")
-            }
-            ErrorKind::ArgumentConflict => {
-                let other = plain_argument(&context(error, ContextKind::PriorArg));
-                format!("`{argument}` cannot stand beside `{}`", escape(&other))
-            }
-            ErrorKind::NoEquals => format!("`{argument}` wants its value after `=`"),
-            ErrorKind::TooManyValues | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
-                format!("`{argument}` was given the wrong number of values")
-            }
-            _ => "the command line is wrong".into(),
-        };
-        let help = || verb.map_or_else(|| "vouchsafe --help".into(), |verb| format!("vouchsafe {verb} --help"));
-        Self { message, hint: Some(hint.unwrap_or_else(help)) }
-    }
-}
-
-/// `--env <ENVIRONMENT>` is `--env`, `<COMMAND>...` is `COMMAND`, `--x=y` is `--x`; several keep their commas.
-fn plain_argument(text: &str) -> String {
-    let plain = |one: &str| {
-        let first = one.split(['=', ' ']).next().unwrap_or_default();
-        first.trim_end_matches("...").trim_matches(['<', '>']).to_owned()
-    };
-    text.split(", ").map(plain).collect::<Vec<_>>().join("`, `")
-}
-
-fn context(error: &clap::Error, kind: ContextKind) -> String {
-    match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        _ => String::new(),
-    }
-}
-
-fn suggestion(error: &clap::Error, kind: ContextKind) -> Option<String> {
-    let nearest = context(error, kind);
-    (!nearest.is_empty()).then(|| format!("did you mean `{nearest}`?"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Cause;
 
     fn parse(line: &[&str]) -> Result<Parsed, UsageError> {
         super::parse(std::iter::once("vouchsafe").chain(line.iter().copied()).map(OsString::from))

@@ -3,9 +3,15 @@
 //! Everything here was validated by [`super::file`]; nothing here does I/O or knows how a store works. All of it is public
 //! knowledge: a policy holds no secret, so these types may be printed.
 
+mod host;
+mod stores;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
+pub use stores::{AgeStore, AwsAccess, CredentialSource, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store};
 
 use super::pattern::Pattern;
 use super::template::Template;
@@ -59,146 +65,6 @@ impl Policy {
             Audience::Matching(fields) => Some(fields),
         })
     }
-}
-
-/// Where values live.
-#[derive(Debug, Clone)]
-pub enum Store {
-    /// An age-encrypted file.
-    Age(AgeStore),
-    /// A sealed file, or inline ciphertexts, under an AWS KMS key.
-    Kms(KmsStore),
-    /// AWS Systems Manager Parameter Store.
-    Ssm(SsmStore),
-}
-
-impl Store {
-    /// The word for it in policy files and records.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Age(_) => "age",
-            Self::Kms(_) => "kms",
-            Self::Ssm(_) => "ssm",
-        }
-    }
-}
-
-/// `type = "age"`.
-#[derive(Debug, Clone)]
-pub struct AgeStore {
-    /// The sealed file, absolute or relative to the working folder (already joined to the policy's own folder).
-    pub path: PathBuf,
-    /// What the plaintext looks like.
-    pub format: DocumentFormat,
-    /// A stock age file is bound to no environment; outside `dev` the policy has to say that this is meant.
-    pub unbound: bool,
-    /// Who can open the file after a write (`age1...`), from `recipients`; the store checks their text.
-    pub recipients: Vec<String>,
-    /// A file of recipients, one a line.
-    pub recipients_file: Option<PathBuf>,
-    /// What opens the file, tried in order.
-    pub identities: Vec<IdentitySource>,
-}
-
-/// The plaintext of an `age` store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DocumentFormat {
-    /// vouchsafe's own document, with versions and stages, bound to its environment and service.
-    Sealed,
-    /// `NAME=value` lines.
-    Dotenv,
-    /// One flat JSON object of strings.
-    Json,
-    /// One flat TOML table of strings.
-    Toml,
-}
-
-/// Where an age identity is read from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentitySource {
-    /// `credential:NAME`, a file below `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=).
-    Credential(String),
-    /// `env:NAME`. The variable is removed from the child's environment.
-    Env(VariableName),
-    /// `file:PATH`.
-    File(PathBuf),
-}
-
-impl IdentitySource {
-    /// As the policy writes it.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Credential(name) => format!("credential:{}", crate::name::escape(name)),
-            Self::Env(name) => format!("env:{name}"),
-            Self::File(path) => format!("file:{}", crate::name::show(path)),
-        }
-    }
-}
-
-/// What every AWS store may say about its client.
-#[derive(Debug, Clone, Default)]
-pub struct AwsAccess {
-    /// Region, such as `eu-west-1`.
-    pub region: Option<String>,
-    /// Endpoint URL; `http` only for a loopback address.
-    pub endpoint: Option<String>,
-    /// Profile of the shared AWS configuration.
-    pub profile: Option<String>,
-    /// A role to assume.
-    pub role_arn: Option<String>,
-    /// The account that every answer must come from.
-    pub account: Option<String>,
-    /// The one source that credentials may come from.
-    pub credential_source: Option<CredentialSource>,
-    /// How many calls may be under way at once.
-    pub in_flight: Option<usize>,
-}
-
-/// Where AWS credentials come from, as a policy may pin it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialSource {
-    /// `AWS_CONTAINER_CREDENTIALS_*`: ECS, EKS Pod Identity.
-    Container,
-    /// `AWS_ACCESS_KEY_ID` and its company.
-    Environment,
-    /// The instance metadata service, version 2.
-    Imds,
-    /// The shared configuration and credentials files.
-    Profile,
-    /// IAM Identity Center.
-    Sso,
-    /// `AWS_WEB_IDENTITY_TOKEN_FILE`: EKS IRSA.
-    WebIdentity,
-}
-
-/// `type = "kms"`.
-#[derive(Debug, Clone)]
-pub struct KmsStore {
-    /// The client.
-    pub aws: AwsAccess,
-    /// The key's ARN.
-    pub key: String,
-    /// The sealed file; a store may have only inline ciphertexts.
-    pub path: Option<PathBuf>,
-    /// Offline age recipients beside the key.
-    pub recipients: Vec<String>,
-    /// Added to the encryption context of the sealed file.
-    pub context: BTreeMap<String, String>,
-    /// Offline age identities, tried before KMS is asked.
-    pub identities: Vec<IdentitySource>,
-}
-
-/// `type = "ssm"`. Item names below carry the prefix already.
-#[derive(Debug, Clone)]
-pub struct SsmStore {
-    /// The client.
-    pub aws: AwsAccess,
-    /// What item names without a leading `/` or `arn:` are joined to.
-    pub prefix: String,
-    /// The KMS key of values written; the account's default key if absent.
-    pub key: Option<String>,
 }
 
 /// One variable and where its value comes from.
@@ -521,57 +387,4 @@ pub enum Sink {
     },
     /// Standard error.
     Stderr,
-}
-
-/// The host file: what only the host's owner decides.
-#[derive(Debug, Clone, Default)]
-pub struct HostFile {
-    /// Where it was read from.
-    pub path: PathBuf,
-    /// Where these are present they count instead of a policy's.
-    pub sinks: Vec<Sink>,
-    /// `[agent]`.
-    pub agent: HostAgent,
-    /// `[network]`.
-    pub network: HostNetwork,
-    /// `[trust]`: where signatures are required.
-    pub trust: Option<Trust>,
-}
-
-/// `[agent]` of the host file.
-#[derive(Debug, Clone, Default)]
-pub struct HostAgent {
-    /// The agent's socket.
-    pub socket: Option<PathBuf>,
-    /// Who may connect at all.
-    pub users: Vec<Principal>,
-}
-
-/// `[network]` of the host file.
-#[derive(Debug, Clone, Default)]
-pub struct HostNetwork {
-    /// Whether endpoints, proxies and CA files from the environment count.
-    pub env_endpoint: bool,
-    /// Further CA files.
-    pub ca_files: Vec<PathBuf>,
-}
-
-/// `[trust]` of the host file.
-#[derive(Debug, Clone, Default)]
-pub struct Trust {
-    /// Environments whose policies count only with a signature.
-    pub environments: Vec<EnvironmentName>,
-    /// The least serial accepted, by environment.
-    pub min_serial: BTreeMap<EnvironmentName, u64>,
-    /// Keys, as OpenSSH writes them, each with the environments it may sign for.
-    pub keys: Vec<TrustedKey>,
-}
-
-/// One key of `[trust]`.
-#[derive(Debug, Clone)]
-pub struct TrustedKey {
-    /// `ssh-ed25519 AAAA...`.
-    pub key: String,
-    /// The environments it may sign for.
-    pub environments: Vec<EnvironmentName>,
 }
