@@ -15,6 +15,7 @@
 )]
 
 mod age_interop;
+mod aws;
 mod empty_root;
 mod faults;
 #[path = "../tests/cli/harness.rs"]

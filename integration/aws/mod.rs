@@ -1,0 +1,3 @@
+//! AWS: `ssm` and `kms` stores, the real binary against [`fake`] (strict, scriptable) and moto (breadth).
+
+pub mod fake;
