@@ -76,15 +76,17 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
     }
     let permit = auditor.request(grant)?;
 
-    let own = setting.own_means();
     let prepared =
         resolve(permit, &mut |name| setting.open_store(name), started + setting.policy.run.deadline, SystemTime::now())
             .and_then(|resolved| {
+                // Only now it is known what was used.
+                let own = setting.own_means();
                 let limits = Limits { stack: stack_limit() };
                 let rules = &setting.policy.child;
                 let environment = inject(parent, rules, &own, &resolved, command.argv(), limits)?;
                 Ok((environment, resolved))
             });
+    auditor.note_request_ids(setting.aws.take_request_ids());
     let (environment, resolved) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {

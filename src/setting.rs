@@ -13,9 +13,13 @@ use crate::name::{StoreName, show};
 use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, demand_trust, load, load_host};
 use crate::policy::locate::{self, Wanted};
-use crate::policy::model::{AgeStore, HostFile, IdentitySource, Policy, RunMode, Sink, Store as StoreModel};
+use crate::policy::model::{
+    AgeStore, AwsAccess, HostFile, IdentitySource, Policy, RunMode, Sink, SsmStore, Store as StoreModel,
+};
 use crate::store::age::AgeFile;
+use crate::store::aws::{Access, Notes};
 use crate::store::document::Document;
+use crate::store::ssm::Parameters;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 type Lookup<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
@@ -26,6 +30,8 @@ pub struct Setting<'e> {
     pub policy: Policy,
     /// The host file, or its defaults where there is none.
     pub host: HostFile,
+    /// What was done with AWS.
+    pub aws: Notes,
     /// Looks a variable of our own environment up.
     variable: Box<Lookup<'e>>,
 }
@@ -56,7 +62,7 @@ impl<'e> Setting<'e> {
     fn accept(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Result<Self, Error> {
         demand_trust(&host, &policy)?;
         let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
-        Ok(Self { policy, host, variable })
+        Ok(Self { policy, host, aws: Notes::default(), variable })
     }
 
     /// The sinks that count: the host's where it has some, else the policy's.
@@ -91,9 +97,18 @@ impl<'e> Setting<'e> {
     pub fn open_store(&self, name: &StoreName) -> Result<Box<dyn Store + '_>, Error> {
         match self.policy.stores.get_key_value(name) {
             Some((name, StoreModel::Age(store))) => Ok(Box::new(self.age_file(name, store))),
+            Some((name, StoreModel::Ssm(store))) => Ok(Box::new(self.parameters(name, store))),
             Some((_, other)) => Err(unsupported(name, other.kind())),
             None => Err(unsupported(name, "unknown")),
         }
+    }
+
+    fn parameters<'s>(&'s self, name: &'s StoreName, store: &'s SsmStore) -> Parameters<'s> {
+        Parameters::new(name, store, self.access(&store.aws, None))
+    }
+
+    fn access<'s>(&'s self, policy: &'s AwsAccess, fallback_region: Option<&'s str>) -> Access<'s> {
+        Access { policy, network: &self.host.network, env: &*self.variable, notes: &self.aws, fallback_region }
     }
 
     /// The age store of that name, for what only it can do.
@@ -143,7 +158,7 @@ impl<'e> Setting<'e> {
             IdentitySource::Env(name) => Some(name.clone()),
             IdentitySource::Credential(_) | IdentitySource::File(_) => None,
         });
-        OwnMeans { identities: identities.collect(), static_aws_keys: false }
+        OwnMeans { identities: identities.collect(), static_aws_keys: self.aws.used_static_keys() }
     }
 
     /// Supervision is not in this build; a policy that counts on restarts must not get a plain exec instead.

@@ -152,6 +152,8 @@ pub struct AwsAccess {
     pub account: Option<String>,
     /// The one source that credentials may come from.
     pub credential_source: Option<CredentialSource>,
+    /// How many calls may be under way at once.
+    pub in_flight: Option<usize>,
 }
 
 /// Where AWS credentials come from, as a policy may pin it.
@@ -256,7 +258,7 @@ pub struct ItemRef {
 }
 
 /// Which version of an item is which during rotation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// What consumers get.
     Current,

@@ -5,11 +5,14 @@
 //! - [`identity`]: age identities and recipients, and where they are read from;
 //! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
 //! - [`mod@write`]: putting a sealed file in place of another without loss;
-//! - [`age`]: the `age` store on top of all these.
+//! - [`age`]: the `age` store on top of all these;
+//! - [`aws`]: what the stores of AWS have in common; [`ssm`], [`kms`]: those stores.
 //!
-//! [`Store::fetch`] is all that the exec path needs. It blocks; a store that waits on a network keeps its runtime to itself.
+//! [`Store::fetch`] is all that the exec path needs; [`Versions`] is what the commands that write and look back need. Both
+//! block; a store that waits on a network keeps its runtime to itself.
 
 pub mod age;
+pub mod aws;
 pub mod document;
 pub mod header;
 pub mod identity;
@@ -18,6 +21,7 @@ pub mod plain;
 mod scratch;
 pub mod sealed;
 mod sealed_error;
+pub mod ssm;
 pub mod write;
 
 use std::collections::BTreeMap;
@@ -93,6 +97,62 @@ pub struct Fetched {
     pub written: Option<SystemTime>,
 }
 
+/// The versions of items: what the commands that write and look back do with a store of any type. No value comes out.
+pub trait Versions {
+    /// Whether this store takes writes at all, before anybody is asked for a value.
+    ///
+    /// # Errors
+    /// It does not.
+    fn refuse_unwritable(&self) -> Result<(), StoreError>;
+
+    /// What is known of each version of an item; nothing, if there is no such item.
+    ///
+    /// # Errors
+    /// The store fails, or keeps no versions.
+    fn history(&mut self, item: &ItemName, deadline: Instant) -> Result<Vec<VersionNote>, StoreError>;
+
+    /// Writes a new current version and answers its number, or `None` if it was to be written only where there is none.
+    ///
+    /// # Errors
+    /// The store does not take it, or fails.
+    fn put(
+        &mut self,
+        item: &ItemName,
+        value: Secret,
+        author: &Author,
+        only_if_absent: bool,
+        deadline: Instant,
+    ) -> Result<Option<u64>, StoreError>;
+
+    /// Takes an item out with all its versions; `false` if there is none.
+    ///
+    /// # Errors
+    /// The store does not take the change, or fails.
+    fn remove(&mut self, item: &ItemName, deadline: Instant) -> Result<bool, StoreError>;
+}
+
+/// Who writes, and when. A store that knows both by itself, as AWS does, takes its own word for it.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// The name.
+    pub name: String,
+    /// The time.
+    pub time: SystemTime,
+}
+
+/// What is known of a version without its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionNote {
+    /// The number.
+    pub number: u64,
+    /// The stage, if it has one.
+    pub stage: Option<Stage>,
+    /// When it was written.
+    pub time: Option<SystemTime>,
+    /// Who wrote it.
+    pub author: Option<String>,
+}
+
 /// Why a store could not answer. Holds names and paths, never content.
 #[derive(Debug)]
 pub struct StoreError {
@@ -105,7 +165,11 @@ pub struct StoreError {
 /// What happened to a store.
 #[derive(Debug)]
 pub enum StoreErrorKind {
-    /// A problem of the age store or of a sealed file.
+    /// AWS failed, or there was no way to it.
+    Aws(Box<aws::error::AwsError>),
+    /// A parameter is not used or not written.
+    Parameter(ssm::Refusal),
+    /// A problem of a sealed file.
     Sealed(sealed::SealedError),
     /// This build cannot read such a store.
     Unsupported(&'static str),
@@ -120,6 +184,8 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "store `{}`: ", self.store)?;
         match &self.kind {
+            StoreErrorKind::Aws(error) => error.fmt(f),
+            StoreErrorKind::Parameter(refusal) => refusal.fmt(f),
             StoreErrorKind::Sealed(error) => error.fmt(f),
             StoreErrorKind::Unsupported(kind) => write!(f, "stores of type `{kind}` are not supported in this build"),
             StoreErrorKind::NotOffered { what } => write!(f, "it does not keep {what}"),
@@ -130,6 +196,8 @@ impl fmt::Display for StoreError {
 impl Cause for StoreError {
     fn class(&self) -> Class {
         match &self.kind {
+            StoreErrorKind::Aws(error) => error.class(),
+            StoreErrorKind::Parameter(refusal) => refusal.class(),
             StoreErrorKind::Sealed(error) => error.class(),
             StoreErrorKind::Unsupported(_) => Class::Unsupported,
             StoreErrorKind::NotOffered { .. } => Class::Store,
@@ -138,6 +206,8 @@ impl Cause for StoreError {
 
     fn hint(&self) -> Option<String> {
         match &self.kind {
+            StoreErrorKind::Aws(error) => error.hint(),
+            StoreErrorKind::Parameter(refusal) => refusal.hint(),
             StoreErrorKind::Sealed(error) => error.hint(),
             StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => None,
         }

@@ -194,6 +194,13 @@ fn aws(raw: &RawStore, context: &mut Context<'_>) -> AwsAccess {
         }),
         account: raw.account.as_ref().and_then(|at| context.checked(at, "an account is 12 digits", is_account)),
         credential_source: raw.credential_source.as_ref().map(|at| at.value.into()),
+        in_flight: raw.in_flight.as_ref().and_then(|at| {
+            let number = usize::try_from(at.value).ok().filter(|number| (1..=50).contains(number));
+            if number.is_none() {
+                context.findings.wrong(at, "`in_flight` is a number from 1 to 50");
+            }
+            number
+        }),
     }
 }
 

@@ -27,6 +27,9 @@ pub(in crate::policy) struct RawStore {
     pub(in crate::policy) account: Option<At<String>>,
     /// kms, ssm: the one source that credentials may come from.
     pub(in crate::policy) credential_source: Option<At<CredentialWord>>,
+    /// kms, ssm: how many calls may be under way at once, 1 to 50. Default: 4.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 50))]
+    pub(in crate::policy) in_flight: Option<At<i64>>,
     /// ssm: put before every item that does not begin with `/` or `arn:`.
     pub(in crate::policy) prefix: Option<At<String>>,
     /// How the name of a variable becomes the name of its item, where the secret names none. Default: as-written.
@@ -51,7 +54,7 @@ pub(in crate::policy) struct RawStore {
 
 impl RawStore {
     /// Every field that only some types have: its name, where it stands if it does, and the types.
-    pub(in crate::policy) fn fields_of_types(&self) -> [(&'static str, Option<Span>, &'static [StoreType]); 15] {
+    pub(in crate::policy) fn fields_of_types(&self) -> [(&'static str, Option<Span>, &'static [StoreType]); 16] {
         use StoreType::{Age, Kms, Ssm};
         [
             ("region", span(self.region.as_ref()), &[Kms, Ssm]),
@@ -60,6 +63,7 @@ impl RawStore {
             ("role_arn", span(self.role_arn.as_ref()), &[Kms, Ssm]),
             ("account", span(self.account.as_ref()), &[Kms, Ssm]),
             ("credential_source", span(self.credential_source.as_ref()), &[Kms, Ssm]),
+            ("in_flight", span(self.in_flight.as_ref()), &[Kms, Ssm]),
             ("prefix", span(self.prefix.as_ref()), &[Ssm]),
             ("key", span(self.key.as_ref()), &[Kms, Ssm]),
             ("path", span(self.path.as_ref()), &[Age, Kms]),

@@ -1,0 +1,482 @@
+//! What can go wrong with AWS, told apart as far as the user can do something different about it: the one table of codes.
+//!
+//! What must stay true: nothing of a reply but its error *code*, and that only if it is in this table, ends up in a
+//! message. The SDK's own texts and its `Debug` hold the body, which may hold a value; they are never printed. Codes are
+//! those of the API references: Systems Manager `CommonErrors` and the "Errors" of each action, KMS likewise.
+
+use std::fmt;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use rustls::{CertificateError, Error as RustlsError};
+
+use super::transport::{Barred, Oversized};
+use crate::error::{Cause, Class};
+use crate::name::escape;
+
+/// A failed call, or why none was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsError {
+    /// What happened.
+    pub problem: Problem,
+    /// What was asked of AWS, if it got that far.
+    pub asked: Option<Asked>,
+}
+
+/// What was asked, in the words of IAM: what a policy there has to allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The action, such as `ssm:GetParameters`.
+    pub action: &'static str,
+    /// The resource: the name of a parameter, the ARN of a key.
+    pub resource: String,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// There is no such parameter, version or label.
+    Absent,
+    /// The answer is not what the API promises.
+    BadAnswer(&'static str),
+    /// An address that neither the policy nor the host file allows: from the environment or the shared configuration.
+    BarredAddress,
+    /// An extra CA file is unreadable or holds something else.
+    CaFile {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The clock of this host and that of AWS are too far apart.
+    ClockSkew,
+    /// Another writer changes the same parameter.
+    Contended,
+    /// The source of credentials is there and failed.
+    CredentialSource {
+        /// Which.
+        source: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// AWS does not know the credentials, or their signature is wrong.
+    Credentials,
+    /// Nothing came in time.
+    Deadline,
+    /// IAM, or the key's policy, does not allow it.
+    Denied,
+    /// It was to be created and is there already.
+    Exists,
+    /// The credentials have expired.
+    Expired,
+    /// AWS does not take the request as it is; the reason in our words.
+    Invalid(&'static str),
+    /// The key is disabled.
+    KeyDisabled,
+    /// The key is pending deletion, pending import or unavailable.
+    KeyState,
+    /// There is no such key, or it is not one for encryption.
+    KeyUnusable,
+    /// No source has credentials.
+    NoCredentials {
+        /// The sources that were tried.
+        tried: Vec<&'static str>,
+    },
+    /// Nothing says which region.
+    NoRegion,
+    /// A quota of the account.
+    Quota(&'static str),
+    /// The service failed, and says so.
+    ServerFault,
+    /// AWS asks to slow down.
+    Throttled,
+    /// TLS failed.
+    Tls(TlsProblem),
+    /// The answer is larger than any honest one.
+    TooLarge,
+    /// A code that is not in the table.
+    Unknown,
+    /// No connection, or it broke.
+    Unreachable(Leg),
+    /// A write got no clear answer, and it could not be found out whether it happened.
+    Unsettled,
+    /// The oldest of the 100 versions has a label, so that no new one can be written.
+    VersionCap,
+    /// The answer, or the credentials, are of another account than the policy pins.
+    WrongAccount {
+        /// The one that it is.
+        found: String,
+        /// The one that the policy pins.
+        wanted: String,
+    },
+    /// The ciphertext was not made with this encryption context, or is damaged.
+    WrongContext,
+    /// The ciphertext was made with another key.
+    WrongKey,
+}
+
+/// How far a connection got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leg {
+    /// The name of the endpoint was not resolved.
+    Name,
+    /// It was not answered, refused or broken off.
+    Connection,
+}
+
+/// Why TLS failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsProblem {
+    /// The certificate has expired, or is not valid yet.
+    Expired,
+    /// It is for another name.
+    WrongName,
+    /// Nobody who is trusted has signed it.
+    UnknownIssuer,
+    /// Anything else.
+    Other,
+}
+
+impl Problem {
+    /// With what was asked.
+    #[must_use]
+    pub fn of(self, asked: &Asked) -> AwsError {
+        AwsError { problem: self, asked: Some(asked.clone()) }
+    }
+
+    /// The problem of a failed call, by types and codes alone.
+    #[must_use]
+    pub fn of_call<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Self {
+        match error {
+            SdkError::ConstructionFailure(_) => Self::Invalid("the request could not be built"),
+            SdkError::TimeoutError(_) => Self::Unreachable(Leg::Connection),
+            SdkError::DispatchFailure(failure) => {
+                failure.as_connector_error().map_or(Self::Unreachable(Leg::Connection), Self::of_connector)
+            }
+            SdkError::ResponseError(error) => Self::of_unreadable(error.raw().status().as_u16()),
+            SdkError::ServiceError(error) => {
+                let (code, raw) = (error.err().meta().code(), error.raw());
+                match Self::of_code(code.unwrap_or_default(), raw.status().as_u16()) {
+                    // The text would say "Signature expired"; the date of the answer says it too.
+                    Self::Credentials if raw.headers().get("date").is_some_and(is_far_from_now) => Self::ClockSkew,
+                    problem => problem,
+                }
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The table. `status` decides where the code is none of ours.
+    #[must_use]
+    pub fn of_code(code: &str, status: u16) -> Self {
+        match code {
+            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "NotAuthorized" | "OptInRequired" => {
+                Self::Denied
+            }
+            "ParameterNotFound" | "ParameterVersionNotFound" => Self::Absent,
+            "ParameterAlreadyExists" | "AlreadyExistsException" => Self::Exists,
+            "Throttling"
+            | "ThrottlingException"
+            | "ThrottledException"
+            | "RequestThrottled"
+            | "RequestThrottledException"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException"
+            | "SlowDown"
+            | "BandwidthLimitExceeded"
+            | "PriorRequestNotComplete" => Self::Throttled,
+            "TooManyUpdates" => Self::Contended,
+            "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestExpired"
+            | "IDPRejectedClaim"
+            | "UnauthorizedException" => Self::Expired,
+            "RequestTimeTooSkewed" => Self::ClockSkew,
+            "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidAccessKeyId"
+            | "InvalidToken"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "AuthFailure"
+            | "InvalidIdentityToken" => Self::Credentials,
+            "DisabledException" => Self::KeyDisabled,
+            "KMSInvalidStateException" => Self::KeyState,
+            "NotFoundException"
+            | "InvalidKeyId"
+            | "InvalidKeyUsageException"
+            | "InvalidArnException"
+            | "InvalidGrantTokenException" => Self::KeyUnusable,
+            "IncorrectKeyException" | "IncorrectKeyMaterialException" => Self::WrongKey,
+            "InvalidCiphertextException" => Self::WrongContext,
+            "KMSInternalException"
+            | "KeyUnavailableException"
+            | "DependencyTimeoutException"
+            | "InternalServerError"
+            | "InternalFailure"
+            | "InternalError"
+            | "InternalServiceError"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException"
+            | "IDPCommunicationError" => Self::ServerFault,
+            "LimitExceededException" => Self::Quota("a quota of KMS"),
+            "ParameterLimitExceeded" => Self::Quota("the number of parameters in the account"),
+            "ParameterMaxVersionLimitExceeded" => Self::VersionCap,
+            "HierarchyLevelLimitExceededException" => Self::Invalid("the name has too many levels"),
+            "HierarchyTypeMismatchException" => Self::Invalid("the type of the parameter cannot be changed"),
+            "ParameterPatternMismatchException" => Self::Invalid("the parameter's own pattern does not take the value"),
+            "UnsupportedParameterType" => Self::Invalid("the type of the parameter is not supported"),
+            "ValidationException" | "ValidationError" | "InvalidParameterValue" | "SerializationException" => {
+                Self::Invalid("a name, a value or the tier is not as the API wants it")
+            }
+            "InvalidNextToken" => Self::BadAnswer("it does not take back its own page token"),
+            _ if status == 429 => Self::Throttled,
+            _ if status >= 500 => Self::ServerFault,
+            _ if status == 403 => Self::Denied,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn of_unreadable(status: u16) -> Self {
+        match status {
+            429 => Self::Throttled,
+            500.. => Self::ServerFault,
+            _ => Self::BadAnswer("it cannot be read"),
+        }
+    }
+
+    /// The problem of a connector, by the types in its chain of sources.
+    #[must_use]
+    pub fn of_connector(error: &ConnectorError) -> Self {
+        Self::in_chain(error).unwrap_or(Self::Unreachable(Leg::Connection))
+    }
+
+    fn in_chain(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if error.is::<Barred>() {
+                return Some(Self::BarredAddress);
+            }
+            if error.is::<Oversized>() {
+                return Some(Self::TooLarge);
+            }
+            if error.is::<aws_smithy_runtime_api::client::dns::ResolveDnsError>() {
+                return Some(Self::Unreachable(Leg::Name));
+            }
+            if let Some(tls) = error.downcast_ref::<RustlsError>() {
+                return Some(Self::Tls(TlsProblem::of(tls)));
+            }
+            // tokio-rustls and hyper-rustls hand an error on inside `io::Error`s, whose `source` skips their own payload.
+            if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+                && let Some(found) = Self::in_chain(inner)
+            {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// The problem of a provider of credentials. `None`: it is not set up here, so the next one is asked.
+    #[must_use]
+    pub fn of_provider(error: &CredentialsError, source: &'static str) -> Option<Self> {
+        let failed = |why: &str| Self::CredentialSource { source, why: why.to_owned() };
+        if let Some(problem) = Self::in_chain(error) {
+            return Some(match problem {
+                Self::Unreachable(_) => failed("does not answer"),
+                problem => problem,
+            });
+        }
+        match error {
+            CredentialsError::CredentialsNotLoaded(_) => None,
+            CredentialsError::ProviderTimedOut(_) => Some(failed("did not answer in time")),
+            CredentialsError::InvalidConfiguration(_) => Some(failed("is not set up as it should be")),
+            _ => Some(failed("failed")),
+        }
+    }
+
+    /// Whether fresh credentials could help.
+    #[must_use]
+    pub fn is_of_credentials(&self) -> bool {
+        matches!(self, Self::Expired | Self::Credentials)
+    }
+}
+
+/// Five minutes are what AWS tolerates (AWS Signature Version 4, "Troubleshooting").
+fn is_far_from_now(date: &str) -> bool {
+    let format = aws_smithy_types::date_time::Format::HttpDate;
+    aws_smithy_types::DateTime::from_str(date, format)
+        .ok()
+        .and_then(|date| std::time::SystemTime::try_from(date).ok())
+        .is_some_and(|date| {
+            let now = std::time::SystemTime::now();
+            let apart = now.duration_since(date).or_else(|_| date.duration_since(now)).unwrap_or_default();
+            apart > std::time::Duration::from_secs(300)
+        })
+}
+
+impl TlsProblem {
+    fn of(error: &RustlsError) -> Self {
+        use CertificateError as Bad;
+        match error {
+            RustlsError::InvalidCertificate(
+                Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
+            ) => Self::Expired,
+            RustlsError::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+                Self::WrongName
+            }
+            // webpki says this of a self-signed certificate that is marked as an authority's.
+            RustlsError::InvalidCertificate(Bad::UnknownIssuer | Bad::Other(_) | Bad::BadSignature) => {
+                Self::UnknownIssuer
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+impl From<Problem> for AwsError {
+    fn from(problem: Problem) -> Self {
+        Self { problem, asked: None }
+    }
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)?;
+        match &self.asked {
+            Some(asked) => write!(f, " ({} on `{}`)", asked.action, escape(&asked.resource)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => write!(f, "there is no such parameter, version or label"),
+            Self::BadAnswer(why) => write!(f, "the answer of AWS is not usable: {why}"),
+            Self::BarredAddress => {
+                write!(f, "an address outside AWS was to be asked, which neither policy nor host file allows")
+            }
+            Self::CaFile { path, why } => write!(f, "the CA file `{path}` {why}"),
+            Self::ClockSkew => write!(f, "the clock of this host is more than five minutes off"),
+            Self::Contended => write!(f, "another writer changes the same parameter"),
+            Self::CredentialSource { source, why } => write!(f, "the credential source `{source}` {why}"),
+            Self::Credentials => write!(f, "AWS does not recognise the credentials"),
+            Self::Deadline => write!(f, "AWS gave no answer before the deadline"),
+            Self::Denied => write!(f, "AWS denied access"),
+            Self::Exists => write!(f, "the parameter exists already"),
+            Self::Expired => write!(f, "the AWS credentials have expired"),
+            Self::Invalid(why) => write!(f, "AWS refused the request: {why}"),
+            Self::KeyDisabled => write!(f, "the KMS key is disabled"),
+            Self::KeyState => write!(f, "the KMS key is pending deletion, pending import or unavailable"),
+            Self::KeyUnusable => write!(f, "the KMS key does not exist or cannot be used for this"),
+            Self::NoCredentials { tried } => {
+                write!(f, "there are no AWS credentials (tried: {})", tried.join(", "))
+            }
+            Self::NoRegion => write!(f, "nothing says in which AWS region"),
+            Self::Quota(what) => write!(f, "a limit is reached: {what}"),
+            Self::ServerFault => write!(f, "AWS reports a failure of its own"),
+            Self::Throttled => write!(f, "AWS throttles the requests"),
+            Self::Tls(TlsProblem::Expired) => write!(f, "the certificate of the endpoint is expired or not valid yet"),
+            Self::Tls(TlsProblem::WrongName) => write!(f, "the certificate of the endpoint is for another name"),
+            Self::Tls(TlsProblem::UnknownIssuer) => {
+                write!(f, "the certificate of the endpoint is signed by nobody who is trusted here")
+            }
+            Self::Tls(TlsProblem::Other) => write!(f, "TLS with the endpoint failed"),
+            Self::TooLarge => write!(f, "the answer of AWS is over the limit of {} bytes", super::transport::MAX_BODY),
+            Self::Unknown => write!(f, "AWS refused the request for an unknown reason"),
+            Self::Unreachable(Leg::Name) => write!(f, "the name of the AWS endpoint cannot be resolved"),
+            Self::Unreachable(Leg::Connection) => write!(f, "the AWS endpoint cannot be reached"),
+            Self::Unsettled => write!(f, "the write got no clear answer, so it may or may not have happened"),
+            Self::VersionCap => {
+                write!(f, "the parameter has 100 versions and the oldest one has a label, so AWS takes no new one")
+            }
+            Self::WrongAccount { found, wanted } => {
+                write!(f, "it belongs to account `{}`, and the policy pins `{wanted}`", escape(found))
+            }
+            Self::WrongContext => {
+                write!(f, "KMS does not open it: it was made with another encryption context, or is damaged")
+            }
+            Self::WrongKey => write!(f, "it was made with another KMS key than the policy names"),
+        }
+    }
+}
+
+impl Cause for AwsError {
+    fn class(&self) -> Class {
+        match &self.problem {
+            Problem::Credentials
+            | Problem::CredentialSource { .. }
+            | Problem::Denied
+            | Problem::Expired
+            | Problem::NoCredentials { .. } => Class::Identity,
+            Problem::Absent => Class::Missing,
+            Problem::NoRegion | Problem::CaFile { .. } => Class::Policy,
+            _ => Class::Store,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let asked = self.asked.as_ref();
+        match &self.problem {
+            Problem::BarredAddress => Some(
+                "unset AWS_ENDPOINT_URL and `endpoint_url` in the AWS configuration, or let the host file say: [network] env_endpoint = true"
+                    .into(),
+            ),
+            Problem::ClockSkew => Some("timedatectl status   # and let it be synchronised".into()),
+            Problem::CredentialSource { source: "profile" | "sso", .. } => {
+                Some("eval \"$(aws configure export-credentials --format env)\"   # after `aws sso login`, if it is an SSO profile".into())
+            }
+            Problem::Credentials | Problem::Expired => {
+                Some("aws sts get-caller-identity   # fails alike until there are new credentials".into())
+            }
+            Problem::Deadline => Some("[run] deadline = \"40s\"   # in the policy, if the network is that slow".into()),
+            Problem::Denied => asked.map(missing_right),
+            Problem::KeyDisabled => asked.map(|asked| format!("aws kms enable-key --key-id {}", escape(&asked.resource))),
+            Problem::KeyState | Problem::KeyUnusable => {
+                asked.map(|asked| format!("aws kms describe-key --key-id {}", escape(&asked.resource)))
+            }
+            Problem::NoCredentials { .. } => {
+                Some("aws configure export-credentials --format env   # or `profile`, `role_arn`, `credential_source` in the store".into())
+            }
+            Problem::NoRegion => Some("region = \"eu-west-1\"   # in the store's table".into()),
+            Problem::Tls(TlsProblem::UnknownIssuer) => {
+                Some("a private CA needs a line in the host file: [network] ca_files = [\"/etc/ssl/company.pem\"]".into())
+            }
+            Problem::Tls(TlsProblem::Expired) => Some("date   # if this host's clock is right, it is the endpoint's fault".into()),
+            Problem::Unsettled => Some("vouchsafe history NAME   # shows whether there is a new version".into()),
+            Problem::VersionCap => Some("move or remove the label of the oldest version: aws ssm unlabel-parameter-version".into()),
+            Problem::WrongContext => Some(
+                "the context holds environment and service of the policy and the store's `context`; an inline value's is its own".into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// What an IAM policy has to allow. A SecureString needs the right to its key besides.
+fn missing_right(asked: &Asked) -> String {
+    let resource = escape(&asked.resource);
+    if asked.action.starts_with("ssm:") {
+        let arn = if resource.starts_with("arn:") {
+            resource
+        } else {
+            format!("arn:aws:ssm:REGION:ACCOUNT:parameter/{}", resource.trim_start_matches('/'))
+        };
+        let right = if asked.action == "ssm:PutParameter" { "kms:Encrypt" } else { "kms:Decrypt" };
+        format!("allow {} on {arn}, and {right} on its key (vouchsafe check --iam)", asked.action)
+    } else {
+        format!("allow {} on {resource} (vouchsafe check --iam)", asked.action)
+    }
+}
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

@@ -1,0 +1,89 @@
+//! Names to addresses, in this process: literals and `localhost` at once, then `/etc/hosts` and the servers of
+//! `/etc/resolv.conf` by hickory.
+//!
+//! getaddrinfo needs a thread, does not end with the deadline, and loads a second libc into a static binary. A future that
+//! is dropped here ends its query; nothing outlives the runtime.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, OnceLock};
+
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolverConfig;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
+/// Resolves names; set up at the first one that has to be asked for.
+#[derive(Clone, Default)]
+pub struct Names {
+    resolver: Arc<OnceLock<Option<TokioResolver>>>,
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Names")
+    }
+}
+
+impl ResolveDns for Names {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async move {
+            if let Some(addresses) = known(name) {
+                return Ok(addresses);
+            }
+            let resolver = self.resolver.get_or_init(set_up).as_ref();
+            let resolver = resolver.ok_or_else(|| ResolveDnsError::new("no resolver"))?;
+            // The texts of hickory are not printed; that it was the name is all that is told.
+            let found = resolver.lookup_ip(absolute(name)).await.map_err(|_| ResolveDnsError::new("not resolved"))?;
+            let addresses: Vec<IpAddr> = found.iter().collect();
+            if addresses.is_empty() { Err(ResolveDnsError::new("no address")) } else { Ok(addresses) }
+        })
+    }
+}
+
+/// What needs no question: literals, and `localhost` with all below it (RFC 6761 section 6.3).
+fn known(name: &str) -> Option<Vec<IpAddr>> {
+    let name = name.trim_end_matches('.');
+    if let Ok(address) = name.trim_start_matches('[').trim_end_matches(']').parse() {
+        return Some(vec![address]);
+    }
+    let is_local = name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
+    is_local.then(|| vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)])
+}
+
+/// A name with a dot is asked for as it is: the search list of a Kubernetes pod (`ndots:5`) would send it to the cluster's
+/// own domains first, three questions too many and to the wrong server.
+fn absolute(name: &str) -> String {
+    if name.contains('.') && !name.ends_with('.') { format!("{name}.") } else { name.to_owned() }
+}
+
+/// Without a readable `/etc/resolv.conf` there is still `/etc/hosts`.
+fn set_up() -> Option<TokioResolver> {
+    let builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
+        let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+        TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default())
+    });
+    builder.build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_and_localhost_need_no_question() {
+        for name in ["127.0.0.1", "169.254.170.2", "::1", "[fd00:ec2::23]", "localhost", "LOCALHOST.", "a.localhost"] {
+            assert!(known(name).is_some(), "{name}");
+        }
+        for name in ["ssm.eu-west-1.amazonaws.com", "localhost.example", "1.2.3", ""] {
+            assert!(known(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_dot_is_absolute() {
+        assert_eq!(absolute("kms.eu-west-1.amazonaws.com"), "kms.eu-west-1.amazonaws.com.");
+        assert_eq!(absolute("already.absolute."), "already.absolute.");
+        assert_eq!(absolute("emulator"), "emulator");
+    }
+}

@@ -1,0 +1,194 @@
+//! Reading parameters: exact names in batches, paths page by page, and history without values.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use aws_sdk_ssm::types::{Parameter, ParameterHistory, ParameterTier};
+
+use super::names::{Key, Pages, Selector, batches, label};
+use super::{Found, Got, is_encrypted};
+use crate::policy::model::Stage;
+use crate::secret::Secret;
+use crate::store::aws::Calls;
+use crate::store::aws::error::{Asked, AwsError, Problem};
+use crate::store::aws::retry::concurrently;
+
+/// All of `keys`, each once, in concurrent batches.
+pub(super) async fn parameters(calls: &Calls<'_>, keys: impl IntoIterator<Item = Key>) -> Result<Found, AwsError> {
+    let batches = batches(keys).into_iter().map(|keys| batch(calls, keys));
+    let answers = concurrently(calls.in_flight(), batches).await?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// One batch. If it is denied, each name is asked for alone, to say which one it was.
+async fn batch(calls: &Calls<'_>, keys: Vec<Key>) -> Result<Vec<(Key, Option<Got>)>, AwsError> {
+    match get_parameters(calls, &keys).await {
+        Err(error) if error.problem == Problem::Denied && keys.len() > 1 => {}
+        other => return other,
+    }
+    let mut denied = Vec::new();
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        match get_parameters(calls, std::slice::from_ref(&key)).await {
+            Ok(one) => found.extend(one),
+            Err(error) if error.problem == Problem::Denied => denied.push(key.name),
+            Err(error) => return Err(error),
+        }
+    }
+    if denied.is_empty() {
+        return Ok(found);
+    }
+    Err(Problem::Denied.of(&Asked { action: "ssm:GetParameters", resource: denied.join(", ") }))
+}
+
+async fn get_parameters(calls: &Calls<'_>, keys: &[Key]) -> Result<Vec<(Key, Option<Got>)>, AwsError> {
+    let names: Vec<String> = keys.iter().map(Key::request).collect();
+    let asked = Asked { action: "ssm:GetParameters", resource: names.join(", ") };
+    let client = calls.ssm();
+    let call = || client.get_parameters().set_names(Some(names.clone())).with_decryption(true).send();
+    let answer = calls.read(&asked, call).await?;
+    let (mut sent, invalid) = (answer.parameters.unwrap_or_default(), answer.invalid_parameters.unwrap_or_default());
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let is_it = |one: &Parameter| {
+            key.is_answered_by(one.name.as_deref(), one.arn.as_deref(), one.selector.as_deref(), one.version)
+        };
+        let got = match sent.iter().position(is_it) {
+            Some(index) => Some(take(calls, sent.swap_remove(index)).map_err(|problem| problem.of(&asked))?),
+            // An emulator knows no ARN here, and AWS none of another account that is not shared.
+            None if key.is_arn() => get_parameter(calls, key).await?,
+            None if invalid.contains(&key.request()) || invalid.contains(&key.name) => None,
+            None => return Err(Problem::BadAnswer("it leaves out a name").of(&asked)),
+        };
+        found.push((key.clone(), got));
+    }
+    Ok(found)
+}
+
+/// One parameter, `None` if it is absent.
+pub(super) async fn get_parameter(calls: &Calls<'_>, key: &Key) -> Result<Option<Got>, AwsError> {
+    let asked = Asked { action: "ssm:GetParameter", resource: key.request() };
+    let client = calls.ssm();
+    let call = || client.get_parameter().name(key.request()).with_decryption(true).send();
+    match calls.read(&asked, call).await {
+        Ok(answer) => {
+            let one = answer.parameter.ok_or_else(|| Problem::BadAnswer("it holds no parameter").of(&asked))?;
+            take(calls, one).map(Some).map_err(|problem| problem.of(&asked))
+        }
+        Err(error) if error.problem == Problem::Absent => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn take(calls: &Calls<'_>, one: Parameter) -> Result<Got, Problem> {
+    calls.check_account(one.arn.as_deref())?;
+    Ok(Got {
+        is_encrypted: is_encrypted(one.r#type.as_ref()),
+        version: u64::try_from(one.version).map_err(|_| Problem::BadAnswer("a version is negative"))?,
+        written: one.last_modified_date.and_then(|time| SystemTime::try_from(time).ok()),
+        value: Secret::new(one.value.ok_or(Problem::BadAnswer("a parameter has no value"))?.into_bytes()),
+    })
+}
+
+/// Every parameter that AWS says lies below `path`, with its name.
+pub(super) async fn below(calls: &Calls<'_>, path: &str, recursive: bool) -> Result<Vec<(String, Got)>, AwsError> {
+    let asked = Asked { action: "ssm:GetParametersByPath", resource: path.to_owned() };
+    let client = calls.ssm();
+    let folder = match path.trim_end_matches('/') {
+        "" => "/",
+        folder => folder,
+    };
+    let (mut pages, mut token, mut found) = (Pages::default(), None, Vec::new());
+    loop {
+        let call = || {
+            let request = client.get_parameters_by_path().path(folder).recursive(recursive).with_decryption(true);
+            request.max_results(10).set_next_token(token.clone()).send()
+        };
+        let answer = calls.read(&asked, call).await?;
+        for mut one in answer.parameters.unwrap_or_default() {
+            let name = one.name.take().ok_or_else(|| Problem::BadAnswer("a parameter has no name").of(&asked))?;
+            found.push((name, take(calls, one).map_err(|problem| problem.of(&asked))?));
+        }
+        token = pages.next(answer.next_token).map_err(|problem| problem.of(&asked))?;
+        if token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// For every stage `current` that is labelled nowhere: the newest version, if the parameter has no label of ours at all.
+/// It is read by its number, so that a rotation that begins in between does not slip its pending version in.
+pub(super) async fn unlabelled(calls: &Calls<'_>, found: &mut Found) -> Result<(), AwsError> {
+    let is_open = |key: &&Key| key.selector == Selector::Stage(Stage::Current);
+    let open: Vec<Key> =
+        found.iter().filter(|(_, got)| got.is_none()).map(|(key, _)| key).filter(is_open).cloned().collect();
+    let newest = open.into_iter().map(async |key: Key| -> Result<_, AwsError> {
+        let past = history(calls, &key.name).await?.unwrap_or_default();
+        let is_labelled = past.iter().any(|one| one.stages().next().is_some());
+        let newest = past.iter().map(|one| one.version).max().filter(|_| !is_labelled);
+        Ok(newest.map(|number| (key.name.clone(), (key, number))))
+    });
+    let newest: HashMap<String, (Key, u64)> =
+        concurrently(calls.in_flight(), newest).await?.into_iter().flatten().collect();
+    let keys =
+        newest.values().map(|(key, number)| Key { name: key.name.clone(), selector: Selector::Version(*number) });
+    for (by_number, got) in parameters(calls, keys.collect::<Vec<_>>()).await? {
+        if let Some((key, _)) = newest.get(&by_number.name) {
+            found.insert(key.clone(), got);
+        }
+    }
+    Ok(())
+}
+
+/// What history tells of one version; its value is dropped unread.
+pub(super) struct Past {
+    pub(super) version: u64,
+    pub(super) labels: Vec<String>,
+    pub(super) written: Option<SystemTime>,
+    pub(super) author: Option<String>,
+    pub(super) is_encrypted: bool,
+    pub(super) is_advanced: bool,
+}
+
+impl Past {
+    /// The stages that its labels say.
+    pub(super) fn stages(&self) -> impl Iterator<Item = Stage> {
+        let stages = [Stage::Pending, Stage::Current, Stage::Previous];
+        stages.into_iter().filter(|stage| self.labels.iter().any(|one| one == label(*stage)))
+    }
+}
+
+/// Every version of a parameter; `None` if there is no such parameter. Nothing is decrypted.
+pub(super) async fn history(calls: &Calls<'_>, name: &str) -> Result<Option<Vec<Past>>, AwsError> {
+    let asked = Asked { action: "ssm:GetParameterHistory", resource: name.to_owned() };
+    let client = calls.ssm();
+    let (mut pages, mut token, mut past) = (Pages::default(), None, Vec::new());
+    loop {
+        let call = || {
+            let request = client.get_parameter_history().name(name).with_decryption(false).max_results(50);
+            request.set_next_token(token.clone()).send()
+        };
+        let answer = match calls.read(&asked, call).await {
+            Err(error) if error.problem == Problem::Absent => return Ok(None),
+            other => other?,
+        };
+        for one in answer.parameters.unwrap_or_default() {
+            past.push(of_the_past(one).map_err(|problem| problem.of(&asked))?);
+        }
+        token = pages.next(answer.next_token).map_err(|problem| problem.of(&asked))?;
+        if token.is_none() {
+            return Ok(Some(past));
+        }
+    }
+}
+
+fn of_the_past(one: ParameterHistory) -> Result<Past, Problem> {
+    Ok(Past {
+        version: u64::try_from(one.version).map_err(|_| Problem::BadAnswer("a version is negative"))?,
+        labels: one.labels.unwrap_or_default(),
+        written: one.last_modified_date.and_then(|time| SystemTime::try_from(time).ok()),
+        author: one.last_modified_user,
+        is_encrypted: is_encrypted(one.r#type.as_ref()),
+        is_advanced: matches!(one.tier, Some(ParameterTier::Advanced)),
+    })
+}
