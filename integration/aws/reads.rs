@@ -313,11 +313,12 @@ fn a_run_that_needs_no_aws_makes_no_connection_and_no_thread() {
 #[test]
 fn the_child_gets_no_descriptor_thread_or_key_of_the_wrapper() {
     let scene = AwsScene::with(&["A"]).variable("AWS_SESSION_TOKEN", "");
-    let script = "ls /proc/$$/fd | tr '\\n' ' '; ls /proc/$$/task | wc -l; env | grep ^AWS_ || echo none";
-    let outcome = scene.run(&["sh", "-c", script]).expect_status(0);
-    let lines: Vec<_> = outcome.out().lines().collect();
-    assert_eq!(lines[0].split(' ').collect::<Vec<_>>().join(" "), "0 1 2 1", "{}", outcome.transcript());
-    assert_eq!(lines[1..], ["none"], "{}", outcome.transcript());
+    let script = "ls /proc/$$/fd | tr '\\n' ' '; ls /proc/$$/task | wc -l";
+    // Whatever this test itself was started with is open in both.
+    let bare = scene.scene.other("sh", &["-c", script]).output().unwrap();
+    assert_eq!(scene.run(&["sh", "-c", script]).expect_status(0).stdout, bare.stdout);
+    let names: Vec<_> = scene.environment().into_keys().filter(|name| name.starts_with("AWS_")).collect();
+    assert_eq!(names, [""; 0]);
 }
 
 #[test]
@@ -328,8 +329,7 @@ fn every_access_is_written_down_before_it_is_made() {
     let text = std::fs::read_to_string(scene.scene.path("audit.jsonl")).unwrap();
     assert!(!text.contains("canary-of"), "{text}");
     let released = &scene.scene.audit()[1];
-    let ids = released.to_string();
-    assert!(ids.contains("request_ids") || ids.contains("aws"), "the ids of the calls: {ids}");
+    assert_eq!(released["requests"].as_array().map(Vec::len), Some(1), "{released}");
     // Nowhere to write: nothing is asked.
     let scene = AwsScene::with(&["A"]);
     std::fs::create_dir(scene.scene.path("audit.jsonl")).unwrap();
