@@ -20,7 +20,8 @@ use crate::policy::eval::Caller;
 use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Source, Stage};
 use crate::secret::Secret;
 use crate::setting::Setting;
-use crate::store::document::{Document, MAX_VALUE};
+use crate::store::document::MAX_VALUE;
+use crate::store::{Answer, Author, Versions, Wanted};
 use crate::{caller, output};
 
 /// What `--generate` makes where the policy says nothing: 43 characters of 6 bits are 258 bits.
@@ -34,13 +35,14 @@ pub fn set(options: &cli::Set, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::load(&options.selection, parent)?;
     let item = bound_item(&setting.policy, &options.name)?.clone();
     refuse_fixed(&options.name, &item)?;
-    let store = setting.open_age_file(&item.store)?;
-    store.refuse_unwritable()?;
+    setting.open_versions(&item.store)?.refuse_unwritable()?;
     let value = value_for(options, &setting.policy)?;
-    let version = write_one(&setting, &options.name, &item, Event::SecretWritten, |document, author, now| {
-        Ok(document.set(&item.item, value, author, now)?)
+    let version = write_one(&setting, &options.name, &item, Event::SecretWritten, |store, author| {
+        let written = store.put(&item.item, value, author, false, setting.deadline())?;
+        written.map(Some).ok_or_else(|| ChangeError::Exists(options.name.clone()).into())
     })?;
-    output::print(&format!("{} is version {version}\n", options.name))
+    let version = version.map(|version| format!("version {version}")).unwrap_or_default();
+    output::print(&format!("{} is {version}\n", options.name))
 }
 
 /// `vouchsafe remove`.
@@ -50,12 +52,11 @@ pub fn set(options: &cli::Set, parent: &ParentEnv) -> Result<(), Error> {
 pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::load(&options.selection, parent)?;
     let item = bound_item(&setting.policy, &options.name)?.clone();
-    write_one(&setting, &options.name, &item, Event::SecretRemoved, |document, _, _| {
-        if document.item(&item.item).is_none() {
-            return Err(absent(&options.name, &item));
+    write_one(&setting, &options.name, &item, Event::SecretRemoved, |store, _| {
+        match store.remove(&item.item, setting.deadline())? {
+            true => Ok(None),
+            false => Err(absent(&options.name, &item)),
         }
-        document.remove(&item.item)?;
-        Ok(0)
     })?;
     output::print(&format!("{} is removed; the binding in the policy is still there\n", options.name))
 }
@@ -72,57 +73,65 @@ pub fn copy(options: &cli::Copy, parent: &ParentEnv) -> Result<(), Error> {
         let (source, target) = (bound_item(&from.policy, name)?.clone(), bound_item(&to.policy, name)?.clone());
         refuse_fixed(name, &target)?;
         let value = read_for_copy(&from, &caller, name, &source)?;
-        let version = write_one(&to, name, &target, Event::SecretWritten, |document, author, now| {
-            if document.item(&target.item).is_some() && !options.overwrite {
-                return Err(ChangeError::Exists(name.clone()).into());
-            }
-            Ok(document.set(&target.item, value, author, now)?)
+        let version = write_one(&to, name, &target, Event::SecretWritten, |store, author| {
+            let written = store.put(&target.item, value, author, !options.overwrite, to.deadline())?;
+            written.map(Some).ok_or_else(|| ChangeError::Exists(name.clone()).into())
         })?;
-        output::print(&format!("{name} is version {version} in {}\n", to.policy.environment))?;
+        let version = version.map(|version| format!("version {version}")).unwrap_or_default();
+        output::print(&format!("{name} is {version} in {}\n", to.policy.environment))?;
     }
     Ok(())
 }
 
-/// The value leaves its store for another store; that is a release, and written down as one.
+/// The value leaves its store for another store; that is a release, and written down as one. As for a child, it is written
+/// down before it is released, and a binding that accepts only encrypted values accepts only those here.
 fn read_for_copy(from: &Setting<'_>, caller: &Caller, name: &VariableName, item: &ItemRef) -> Result<Secret, Error> {
     let mut auditor = from.open_auditor(caller, None)?;
     let note = note_of(name, item);
     auditor.record(Event::AccessRequested, Outcome::Allowed, Some("copy"), std::slice::from_ref(&note))?;
-    let document = from.open_age_file(&item.store)?.document()?;
-    let Some((stage, version)) = document.get(&item.item, item.version, item.stage) else {
-        auditor.record(Event::AccessFailed, Outcome::Failed, Some("copy: the item is missing"), &[note])?;
-        return Err(absent(name, item));
+    let plain = from.policy.secrets.get(name).is_some_and(|binding| binding.plain);
+    let wanted = Wanted::Item { item: item.item.clone(), version: item.version, stage: item.stage, plain };
+    let fetched = from
+        .open_store(&item.store)
+        .and_then(|mut store| Ok(store.fetch(std::slice::from_ref(&wanted), from.deadline())?));
+    auditor.note_request_ids(from.aws.take_request_ids());
+    let found = match fetched.map(|mut answers| answers.pop()) {
+        Ok(Some(Answer::Found(found))) => Ok(found),
+        Ok(_) => Err(absent(name, item)),
+        Err(error) => Err(error),
     };
-    let note = SecretNote { version: Some(version.number), stage: Some(stage.word()), ..note };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            auditor.record(Event::AccessFailed, Outcome::Failed, Some(&format!("copy: {error}")), &[note])?;
+            return Err(error);
+        }
+    };
+    let note = SecretNote { version: found.version, stage: found.stage.map(Stage::word), ..note };
     auditor.record(Event::AccessReleased, Outcome::Succeeded, Some("copy"), &[note])?;
-    Ok(version.value.duplicate())
+    Ok(found.value)
 }
 
-/// Writes the intent down, changes the document under its lock, writes the outcome down. If the outcome cannot be written
-/// the change stands, and the error says so.
+/// Writes the intent down, changes the store, writes the outcome down. If the outcome cannot be written the change stands,
+/// and the error says so. `change` answers the number of the new version, if there is one.
 fn write_one(
     setting: &Setting<'_>,
     name: &VariableName,
     item: &ItemRef,
     event: Event,
-    change: impl FnOnce(&mut Document, &str, SystemTime) -> Result<u64, Error>,
-) -> Result<u64, Error> {
+    change: impl FnOnce(&mut dyn Versions, &Author) -> Result<Option<u64>, Error>,
+) -> Result<Option<u64>, Error> {
     let caller = caller::of_this_process(false);
-    let store = setting.open_age_file(&item.store)?;
+    let mut store = setting.open_versions(&item.store)?;
     let mut auditor = setting.open_auditor(&caller, None)?;
     let note = note_of(name, item);
     let permit = auditor.begin_write(None, std::slice::from_ref(&note))?;
-    let author = author(&caller);
-    let written = carry_out(&permit, setting, item, || {
-        if event == Event::SecretWritten {
-            store.create_if_absent(setting.policy.service.as_ref())?;
-        }
-        store.update(|document| change(document, &author, SystemTime::now()))
-    });
+    let author = Author { name: author(&caller), time: SystemTime::now() };
+    let written = carry_out(&permit, setting, item, || change(&mut *store, &author));
+    auditor.note_request_ids(setting.aws.take_request_ids());
     match written {
         Ok(version) => {
-            let version_note = (version > 0).then_some(version);
-            let note = SecretNote { version: version_note, stage: Some(Stage::Current.word()), ..note };
+            let note = SecretNote { version, stage: Some(Stage::Current.word()), ..note };
             auditor.record(event, Outcome::Succeeded, None, &[note])?;
             Ok(version)
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::child::command::Command;
 use crate::cli;
 use crate::error::Error;
-use crate::inject::{InjectError, ParentEnv, plan};
+use crate::inject::{InjectError, OwnMeans, ParentEnv, plan};
 use crate::name::{VariableName, escape, show};
 use crate::output;
 use crate::policy::eval::{Request, Verdict, evaluate, mismatches};
@@ -110,7 +110,7 @@ fn explanation(options: &cli::Explain, setting: &Setting<'_>, parent: &ParentEnv
         None => policy.secrets.iter().filter(|(_, binding)| binding.inject).map(|(name, _)| name).collect(),
     };
     let names: BTreeSet<&VariableName> = asked.iter().copied().collect();
-    let own = setting.own_means();
+    let own = OwnMeans { static_aws_keys: setting.would_use_static_keys(&names), ..setting.own_means() };
     let (kept, removed, collisions) = match plan(parent, &policy.child, &own, &names) {
         Ok(plan) => (plan.kept, plan.removed, Vec::new()),
         Err(InjectError::Collision(names)) => (Vec::new(), Vec::new(), names.iter().map(ToString::to_string).collect()),

@@ -1,26 +1,31 @@
 //! Where every command starts: the policy that was selected, the host file, and the environment that we were started with.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Instant;
 
 use crate::audit::{Actor, Auditor, CommandNote, Context};
 use crate::child::command::Command;
 use crate::cli::{Selection, UsageError};
 use crate::error::Error;
 use crate::inject::{OwnMeans, ParentEnv};
-use crate::name::{StoreName, show};
+use crate::name::{StoreName, VariableName, show};
 use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, demand_trust, load, load_host};
 use crate::policy::locate::{self, Wanted};
 use crate::policy::model::{
-    AgeStore, AwsAccess, HostFile, IdentitySource, Policy, RunMode, Sink, SsmStore, Store as StoreModel,
+    AgeStore, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, RunMode, Sink, Source, SsmStore,
+    Store as StoreModel,
 };
 use crate::store::age::AgeFile;
 use crate::store::aws::{Access, Notes};
 use crate::store::document::Document;
+use crate::store::kms::{self, KmsFile};
+use crate::store::sealed_file::SealedFile;
 use crate::store::ssm::Parameters;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError, StoreErrorKind, Versions};
 
 type Lookup<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
 
@@ -97,10 +102,34 @@ impl<'e> Setting<'e> {
     pub fn open_store(&self, name: &StoreName) -> Result<Box<dyn Store + '_>, Error> {
         match self.policy.stores.get_key_value(name) {
             Some((name, StoreModel::Age(store))) => Ok(Box::new(self.age_file(name, store))),
+            Some((name, StoreModel::Kms(store))) => Ok(Box::new(self.kms_file(name, store))),
             Some((name, StoreModel::Ssm(store))) => Ok(Box::new(self.parameters(name, store))),
-            Some((_, other)) => Err(unsupported(name, other.kind())),
             None => Err(unsupported(name, "unknown")),
         }
+    }
+
+    /// Opens a store for writing and looking back.
+    ///
+    /// # Errors
+    /// There is no such store.
+    pub fn open_versions(&self, name: &StoreName) -> Result<Box<dyn Versions + '_>, Error> {
+        match self.policy.stores.get_key_value(name) {
+            Some((name, StoreModel::Age(store))) => Ok(Box::new(self.age_file(name, store))),
+            Some((name, StoreModel::Kms(store))) => Ok(Box::new(self.kms_file(name, store))),
+            Some((name, StoreModel::Ssm(store))) => Ok(Box::new(self.parameters(name, store))),
+            None => Err(unsupported(name, "unknown")),
+        }
+    }
+
+    /// Until when a command that begins now has to be done with its stores.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.policy.run.deadline
+    }
+
+    fn kms_file<'s>(&'s self, name: &'s StoreName, store: &'s KmsStore) -> KmsFile<'s> {
+        let access = self.access(&store.aws, kms::region_of(&store.key));
+        KmsFile::new(name, store, &self.policy.environment, self.policy.service.as_ref(), access)
     }
 
     fn parameters<'s>(&'s self, name: &'s StoreName, store: &'s SsmStore) -> Parameters<'s> {
@@ -128,16 +157,20 @@ impl<'e> Setting<'e> {
     /// # Errors
     /// None of them can; the last failure is the one told.
     pub fn document_in(&self, bytes: &[u8]) -> Result<Document, Error> {
-        let mut failure = None;
+        let (mut failure, deadline) = (None, self.deadline());
         for (name, store) in &self.policy.stores {
-            if let StoreModel::Age(store) = store {
-                match self.age_file(name, store).document_in(bytes) {
-                    Ok(document) => return Ok(document),
-                    Err(error) => failure = Some(error),
-                }
+            let opened = match store {
+                StoreModel::Age(store) => self.age_file(name, store).document_in(bytes),
+                StoreModel::Kms(store) => self.kms_file(name, store).document_in(bytes, deadline),
+                StoreModel::Ssm(_) => continue,
+            };
+            match opened {
+                Ok(document) => return Ok(document),
+                Err(error) => failure = Some(error),
             }
         }
-        Err(failure.map_or_else(|| UsageError::new("the policy has no age store", None).into(), Error::from))
+        Err(failure
+            .map_or_else(|| UsageError::new("the policy has no store with a sealed file", None).into(), Error::from))
     }
 
     fn age_file<'s>(&'s self, name: &'s StoreName, store: &'s AgeStore) -> AgeFile<'s> {
@@ -159,6 +192,38 @@ impl<'e> Setting<'e> {
             IdentitySource::Credential(_) | IdentitySource::File(_) => None,
         });
         OwnMeans { identities: identities.collect(), static_aws_keys: self.aws.used_static_keys() }
+    }
+
+    /// Whether a run that asks for `names` would take static AWS keys from the environment, by what can be seen without
+    /// asking anybody: some secret needs AWS, and neither a pin nor a profile comes before the keys.
+    #[must_use]
+    pub fn would_use_static_keys(&self, names: &BTreeSet<&VariableName>) -> bool {
+        let stores = names.iter().flat_map(|name| self.stores_of(name, 8));
+        let bundles = self.policy.bundles.iter().map(|bundle| &bundle.store);
+        let takes_them = stores.chain(bundles).any(|store| {
+            let access = match self.policy.stores.get(store) {
+                Some(StoreModel::Kms(store)) => &store.aws,
+                Some(StoreModel::Ssm(store)) => &store.aws,
+                Some(StoreModel::Age(_)) | None => return false,
+            };
+            match access.credential_source {
+                Some(pin) => pin == CredentialSource::Environment,
+                None => access.profile.is_none(),
+            }
+        });
+        takes_them && (self.variable)("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty())
+    }
+
+    /// The stores that a name draws on, through templates. `depth` ends what the policy's own check has excluded.
+    fn stores_of(&self, name: &VariableName, depth: u8) -> Vec<&StoreName> {
+        match self.policy.secrets.get(name).map(|binding| &binding.source) {
+            Some(Source::Item(item)) => vec![&item.store],
+            Some(Source::Ciphertext { store, .. }) => vec![store],
+            Some(Source::Template(template)) if depth > 0 => {
+                template.references().flat_map(|part| self.stores_of(part, depth - 1)).collect()
+            }
+            Some(Source::Template(_)) | None => Vec::new(),
+        }
     }
 
     /// Supervision is not in this build; a policy that counts on restarts must not get a plain exec instead.

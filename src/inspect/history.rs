@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{NoItem, bound_item, describe_source, note_of, rfc3339};
+use super::{NoItem, bound_item, describe_source, note_of, note_requests, rfc3339};
 use crate::audit::{Event, Outcome};
 use crate::error::Error;
 use crate::inject::ParentEnv;
@@ -21,7 +21,7 @@ pub struct History {
     store: String,
     /// The item.
     item: String,
-    /// Its versions, newest first. What is older than the previous one is in the history of the file.
+    /// Its versions, newest first. Of a sealed file, what is older than the previous one is in the history of the file.
     versions: Vec<VersionEntry>,
 }
 
@@ -29,12 +29,12 @@ pub struct History {
 struct VersionEntry {
     /// The number.
     version: u64,
-    /// The stage.
-    stage: String,
-    /// When it was written (RFC 3339).
-    time: String,
-    /// Who wrote it.
-    author: String,
+    /// The stage, if it has one.
+    stage: Option<String>,
+    /// When it was written (RFC 3339), if the store knows.
+    time: Option<String>,
+    /// Who wrote it, if the store knows.
+    author: Option<String>,
 }
 
 /// `vouchsafe history`.
@@ -46,14 +46,15 @@ pub fn history(options: &cli::History, parent: &ParentEnv) -> Result<(), Error> 
     let item = bound_item(&setting.policy, &options.name)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("history"), &[note_of(&options.name, item)])?;
-    let document = setting.open_age_file(&item.store)?.document()?;
-    let versions = document.item(&item.item).into_iter().flat_map(|item| item.versions());
-    let mut versions: Vec<VersionEntry> = versions
-        .map(|(stage, version)| VersionEntry {
+    let known = setting.open_versions(&item.store)?.history(&item.item, setting.deadline())?;
+    note_requests(&mut auditor, &setting)?;
+    let mut versions: Vec<VersionEntry> = known
+        .into_iter()
+        .map(|version| VersionEntry {
             version: version.number,
-            stage: stage.word().into(),
-            time: rfc3339(version.time),
-            author: escape(&version.author),
+            stage: version.stage.map(|stage| stage.word().into()),
+            time: version.time.map(rfc3339),
+            author: version.author.map(|author| escape(&author)),
         })
         .collect();
     versions.sort_by_key(|entry| std::cmp::Reverse(entry.version));
@@ -72,7 +73,10 @@ pub fn history(options: &cli::History, parent: &ParentEnv) -> Result<(), Error> 
     let rows: Vec<Vec<String>> = history
         .versions
         .iter()
-        .map(|v| vec![v.version.to_string(), v.stage.clone(), v.time.clone(), v.author.clone()])
+        .map(|v| {
+            let text = |field: &Option<String>| field.clone().unwrap_or_default();
+            vec![v.version.to_string(), text(&v.stage), text(&v.time), text(&v.author)]
+        })
         .collect();
     output::print(&output::table(&["VERSION", "STAGE", "WRITTEN", "BY"], &rows))
 }

@@ -19,7 +19,7 @@ pub use errors::{NoItem, NotAnItem, NotBound};
 pub use history::{History, history};
 pub use list::{Listing, list};
 
-use crate::audit::{Event, Outcome, SecretNote};
+use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::Error;
 use crate::name::{StoreName, VariableName, escape};
 use crate::policy::model::{Binding, ItemRef, Policy, Source, Stage};
@@ -108,6 +108,7 @@ fn entries_of(setting: &Setting<'_>) -> Result<Vec<Entry>, Error> {
             }
         }
     }
+    note_requests(&mut auditor, setting)?;
     let present = |name: &VariableName, entries: &BTreeMap<String, Entry>| {
         entries.get(name.as_str()).is_some_and(|entry| entry.present == Some(true))
     };
@@ -120,6 +121,16 @@ fn entries_of(setting: &Setting<'_>) -> Result<Vec<Entry>, Error> {
         }
     }
     Ok(entries.into_values().collect())
+}
+
+/// Calls to AWS are found in CloudTrail by their ids, which are known only afterwards.
+fn note_requests(auditor: &mut Auditor, setting: &Setting<'_>) -> Result<(), Error> {
+    let ids = setting.aws.take_request_ids();
+    if !ids.is_empty() {
+        auditor.note_request_ids(ids);
+        auditor.record(Event::SecretListed, Outcome::Succeeded, None, &[])?;
+    }
+    Ok(())
 }
 
 fn wanted(binding: &Binding) -> Option<(&StoreName, Wanted)> {

@@ -8,10 +8,11 @@ use super::document::Document;
 use super::identity::{self, Environment, Identities};
 use super::plain::{self, Flat};
 use super::sealed::{self, MAX_FILE, Opening, SealedErrorKind as Kind};
+use super::sealed_file::{SealedFile, answer_from};
 use super::write::{self, Failure, Keys, Seal};
-use super::{Answer, Fetched, Store, StoreError, StoreErrorKind, Wanted};
+use super::{Answer, Fetched, Store, StoreError, StoreErrorKind, Wanted, is_below};
 use crate::checked_file::{self, Use};
-use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName};
+use crate::name::{EnvironmentName, ServiceName, StoreName};
 use crate::policy::model::{AgeStore, DocumentFormat, Stage};
 use crate::secret::Secret;
 
@@ -171,10 +172,7 @@ impl<'a> AgeFile<'a> {
     fn answer(&self, content: &Content, wanted: &Wanted) -> Result<Answer, StoreError> {
         match (wanted, content) {
             (Wanted::Ciphertext { .. }, _) => Err(self.not_offered("ciphertexts of a policy")),
-            (Wanted::Item { item, version, stage, .. }, Content::Document(document)) => {
-                let found = document.get(item, *version, *stage);
-                Ok(found.map_or(Answer::Absent, |(stage, version)| Answer::Found(of_version(stage, version))))
-            }
+            (wanted, Content::Document(document)) => Ok(answer_from(document, wanted)),
             (Wanted::Item { version: Some(_), .. }, Content::Flat(_)) => {
                 Err(self.not_offered("versions: it was made by hand"))
             }
@@ -184,15 +182,8 @@ impl<'a> AgeFile<'a> {
             (Wanted::Item { item, .. }, Content::Flat(flat)) => {
                 Ok(flat.get(item).map_or(Answer::Absent, |value| Answer::Found(of_value(value))))
             }
-            (Wanted::Bundle { path, recursive, .. }, Content::Document(document)) => {
-                let items = document.items().filter(|(name, _)| is_below(name, path, *recursive));
-                let current = items.filter_map(|(name, item)| {
-                    item.stage(Stage::Current).map(|version| (name.clone(), of_version(Stage::Current, version)))
-                });
-                Ok(Answer::Bundle(current.collect()))
-            }
             (Wanted::Bundle { path, recursive, .. }, Content::Flat(flat)) => {
-                let items = flat.iter().filter(|(name, _)| is_below(name, path, *recursive));
+                let items = flat.iter().filter(|(name, _)| is_below(name.as_str(), path, *recursive));
                 Ok(Answer::Bundle(items.map(|(name, value)| (name.clone(), of_value(value))).collect()))
             }
         }
@@ -204,6 +195,37 @@ impl Store for AgeFile<'_> {
     fn fetch(&mut self, wanted: &[Wanted], _deadline: Instant) -> Result<Vec<Answer>, StoreError> {
         let content = self.load().map_err(|kind| self.sealed(kind))?;
         wanted.iter().map(|wanted| self.answer(&content, wanted)).collect()
+    }
+}
+
+/// A local file waits for nothing but its lock, which has a limit of its own.
+impl SealedFile for AgeFile<'_> {
+    fn refuse_unwritable(&self) -> Result<(), StoreError> {
+        AgeFile::refuse_unwritable(self)
+    }
+
+    fn document(&self, _deadline: Instant) -> Result<Document, StoreError> {
+        AgeFile::document(self)
+    }
+
+    fn document_in(&self, bytes: &[u8], _deadline: Instant) -> Result<Document, StoreError> {
+        AgeFile::document_in(self, bytes)
+    }
+
+    fn update<T>(
+        &self,
+        change: impl FnOnce(&mut Document) -> Result<T, Kind>,
+        _deadline: Instant,
+    ) -> Result<T, StoreError> {
+        AgeFile::update(self, |document| change(document).map_err(|kind| self.sealed(kind)))
+    }
+
+    fn create_if_absent(&self, service: Option<&ServiceName>, _deadline: Instant) -> Result<(), StoreError> {
+        AgeFile::create_if_absent(self, service)
+    }
+
+    fn service(&self) -> Option<&ServiceName> {
+        self.service
     }
 }
 
@@ -228,24 +250,6 @@ impl Keys for FileKeys {
         let all: Vec<&dyn ::age::Recipient> =
             self.recipients.iter().map(|one| &**one as &dyn ::age::Recipient).collect();
         seal(&all)
-    }
-}
-
-/// Whole segments: `features/` holds `features/a` and, where deeper levels count, `features/a/b`; never `features2/a`.
-fn is_below(name: &ItemName, path: &str, recursive: bool) -> bool {
-    let rest = match path.strip_suffix('/').unwrap_or(path) {
-        "" if path.is_empty() => Some(name.as_str()),
-        folder => name.as_str().strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
-    };
-    rest.is_some_and(|rest| !rest.is_empty() && (recursive || !rest.contains('/')))
-}
-
-fn of_version(stage: Stage, version: &super::document::Version) -> Fetched {
-    Fetched {
-        value: version.value.duplicate(),
-        version: Some(version.number),
-        stage: Some(stage),
-        written: Some(version.time),
     }
 }
 

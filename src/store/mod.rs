@@ -5,6 +5,7 @@
 //! - [`identity`]: age identities and recipients, and where they are read from;
 //! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
 //! - [`mod@write`]: putting a sealed file in place of another without loss;
+//! - [`sealed_file`]: what the stores that are such a file have in common;
 //! - [`age`]: the `age` store on top of all these;
 //! - [`aws`]: what the stores of AWS have in common; [`ssm`], [`kms`]: those stores.
 //!
@@ -16,11 +17,13 @@ pub mod aws;
 pub mod document;
 pub mod header;
 pub mod identity;
+pub mod kms;
 pub mod plain;
 #[cfg(test)]
 mod scratch;
 pub mod sealed;
 mod sealed_error;
+pub mod sealed_file;
 pub mod ssm;
 pub mod write;
 
@@ -151,6 +154,20 @@ pub struct VersionNote {
     pub time: Option<SystemTime>,
     /// Who wrote it.
     pub author: Option<String>,
+}
+
+/// Whole segments: `/a/` holds `/a/b` and, where deeper levels count, `/a/b/c`; never `/ab`, nor what only looks so. The
+/// empty path holds everything.
+#[must_use]
+pub fn is_below(name: &str, path: &str, recursive: bool) -> bool {
+    let rest = match path.trim_end_matches('/') {
+        "" if path.is_empty() => Some(name),
+        folder => name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
+    };
+    rest.is_some_and(|rest| {
+        let are_plain = rest.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+        are_plain && (recursive || !rest.contains('/'))
+    })
 }
 
 /// Why a store could not answer. Holds names and paths, never content.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::aws::error::AwsError;
 use super::document::{DocumentError, Malformed, Mismatch};
 use super::identity::{IdentityError, RecipientError};
 use crate::checked_file::{FileError, FileErrorKind, plain_io};
@@ -26,6 +27,8 @@ pub struct SealedError {
 pub enum SealedErrorKind {
     /// The armor is damaged.
     Armor(&'static str),
+    /// KMS, which holds its file key, failed.
+    Aws(Box<AwsError>),
     /// The document does not take the change.
     Change(DocumentError),
     /// It could not be encrypted.
@@ -101,6 +104,12 @@ impl SealedErrorKind {
     }
 }
 
+impl From<AwsError> for SealedErrorKind {
+    fn from(error: AwsError) -> Self {
+        Self::Aws(Box::new(error))
+    }
+}
+
 impl From<Malformed> for SealedErrorKind {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
@@ -132,6 +141,7 @@ impl fmt::Display for SealedError {
         use SealedErrorKind as Kind;
         let path = show(&self.path);
         match &*self.kind {
+            Kind::Aws(error) => write!(f, "`{path}`: {error}"),
             Kind::Armor(why) => write!(f, "the armor of `{path}` is damaged: {why}"),
             Kind::Change(error) => write!(f, "`{path}`: {error}"),
             Kind::Encrypt(why) => write!(f, "`{path}` cannot be encrypted: {why}"),
@@ -176,6 +186,7 @@ impl Cause for SealedError {
         match &*self.kind {
             Kind::Identity(_) | Kind::NoIdentityFits { .. } | Kind::NoReadBack => Class::Identity,
             Kind::Recipient(_) | Kind::Unbound => Class::Policy,
+            Kind::Aws(error) => error.class(),
             Kind::Change(error) => error.class(),
             _ => Class::Store,
         }
@@ -188,6 +199,7 @@ impl Cause for SealedError {
             Kind::Armor(_) | Kind::Header(_) | Kind::HeaderMac | Kind::Payload => {
                 Some(format!("git log -- {path}   # an older version may be whole"))
             }
+            Kind::Aws(error) => error.hint(),
             Kind::Change(error) => error.hint(),
             Kind::File(error) if matches!(error.kind, FileErrorKind::Io(_)) => None,
             Kind::File(error) => error.hint(),

@@ -17,10 +17,10 @@ use std::time::{Instant, SystemTime};
 
 use aws_sdk_ssm::types::ParameterType;
 
-use self::names::{Key, Selector, is_below};
+use self::names::{Key, Selector};
 use super::aws::error::{AwsError, Problem};
 use super::aws::{Access, Aws, Calls};
-use super::{Answer, Author, Fetched, Store, StoreError, StoreErrorKind, VersionNote, Versions, Wanted};
+use super::{Answer, Author, Fetched, Store, StoreError, StoreErrorKind, VersionNote, Versions, Wanted, is_below};
 use crate::error::{Cause, Class};
 use crate::name::{ItemName, StoreName, escape};
 use crate::policy::model::{SsmStore, Stage};

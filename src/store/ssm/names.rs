@@ -115,17 +115,6 @@ pub fn batches(keys: impl IntoIterator<Item = Key>) -> Vec<Vec<Key>> {
     batches
 }
 
-/// Whole segments: `/a/` holds `/a/b` and, where deeper levels count, `/a/b/c`; never `/ab`, nor what only looks so.
-#[must_use]
-pub fn is_below(name: &str, path: &str, recursive: bool) -> bool {
-    let rest = name.strip_prefix(path.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
-    rest.is_some_and(|rest| {
-        let mut segments = rest.split('/');
-        let are_plain = segments.all(|segment| !matches!(segment, "" | "." | ".."));
-        are_plain && (recursive || !rest.contains('/'))
-    })
-}
-
 /// Whether a parameter of that name can be written. `region` counts, since the ARN does.
 ///
 /// # Errors

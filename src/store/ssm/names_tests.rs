@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::is_below;
 
 fn key(name: &str) -> Key {
     Key::new(&ItemName::new(name).unwrap(), None, None)

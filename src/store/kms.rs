@@ -1,0 +1,347 @@
+//! The `kms` store: a sealed file whose recipient is an AWS KMS key, and ciphertexts that the policy itself holds.
+//!
+//! The file is an age file like any other (`docs/spec/kms-stanza.md`): its file key lies encrypted under the KMS key in a
+//! stanza of its own, and perhaps under offline age recipients beside it. One fetch makes at most one `Decrypt` for the
+//! file, however many values it holds, and none where a local identity opens it. The key is always named in the call, and
+//! a stanza of another key than the policy's is never sent to KMS.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
+
+use age_core::format::{FileKey, Stanza};
+use age_core::secrecy::ExposeSecret;
+use aws_sdk_kms::primitives::Blob;
+
+use super::aws::error::{Asked, AwsError, Problem};
+use super::aws::retry::concurrently;
+use super::aws::{Access, Aws, Calls};
+use super::document::Document;
+use super::identity::{self, AnyRecipient, Environment, Identities};
+use super::sealed::{KMS_STANZA, KmsStanza, MAX_FILE, Opening, SealedBytes, SealedErrorKind as Kind};
+use super::sealed_file::{SealedFile, answer_from};
+use super::write::{self, Failure, Keys, Seal};
+use super::{Answer, Fetched, Store, StoreError, StoreErrorKind, Wanted};
+use crate::checked_file::{self, Use};
+use crate::name::{EnvironmentName, ServiceName, StoreName};
+use crate::policy::model::KmsStore;
+use crate::secret::Secret;
+
+/// Bytes of a file key (C2SP age.md, "File key").
+const FILE_KEY: usize = 16;
+
+/// A `kms` store of a policy, for one environment and service.
+pub struct KmsFile<'a> {
+    name: &'a StoreName,
+    store: &'a KmsStore,
+    environment: &'a EnvironmentName,
+    service: Option<&'a ServiceName>,
+    env: Environment<'a>,
+    aws: RefCell<Aws<'a>>,
+}
+
+/// The region in the ARN of a key.
+#[must_use]
+pub fn region_of(key: &str) -> Option<&str> {
+    key.split(':').nth(3).filter(|region| !region.is_empty())
+}
+
+/// The encryption context of a sealed file: canonical, since a map has one order and each key once. A context without a
+/// service is that of a file for every service of the environment.
+#[must_use]
+pub fn context_of(
+    environment: &EnvironmentName,
+    service: Option<&ServiceName>,
+    own: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut context = own.clone();
+    context.insert("vouchsafe:environment".into(), environment.to_string());
+    if let Some(service) = service {
+        context.insert("vouchsafe:service".into(), service.to_string());
+    }
+    context
+}
+
+impl<'a> KmsFile<'a> {
+    /// Touches nothing yet.
+    #[must_use]
+    pub fn new(
+        name: &'a StoreName,
+        store: &'a KmsStore,
+        environment: &'a EnvironmentName,
+        service: Option<&'a ServiceName>,
+        access: Access<'a>,
+    ) -> Self {
+        Self { name, store, environment, service, env: access.env, aws: RefCell::new(Aws::new(access)) }
+    }
+
+    fn load(&self, deadline: Instant) -> Result<Document, StoreError> {
+        let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
+        let bytes = checked_file::read(path, Use::Public, MAX_FILE).map_err(|error| self.sealed(error.into()))?;
+        self.document_in(&bytes, deadline)
+    }
+
+    fn keys(&self, deadline: Instant) -> Result<FileKeys<'_, 'a>, Kind> {
+        Ok(FileKeys {
+            file: self,
+            deadline,
+            identities: Identities::load(&self.store.identities, self.env).map_err(Kind::Identity)?,
+            recipients: identity::validate_recipients(&self.store.recipients).map_err(Kind::Recipient)?,
+            service: RefCell::new(self.service.cloned()),
+        })
+    }
+
+    fn context(&self, service: Option<&ServiceName>) -> BTreeMap<String, String> {
+        context_of(self.environment, service, &self.store.context)
+    }
+
+    fn run<T>(
+        &self,
+        deadline: Instant,
+        work: impl AsyncFnOnce(&Calls<'_>) -> Result<T, AwsError>,
+    ) -> Result<T, AwsError> {
+        self.aws.borrow_mut().run(deadline, work)
+    }
+
+    /// The file key in a stanza. A file that belongs to every service of the environment has the context without one; it
+    /// is tried second.
+    fn file_key(&self, stanza: &KmsStanza, deadline: Instant) -> Result<FileKey, AwsError> {
+        let key = &self.store.key;
+        let plaintext = self.run(deadline, async |calls| {
+            let context = self.context(self.service);
+            match decrypt(calls, key, &stanza.ciphertext, &context).await {
+                Err(error) if error.problem == Problem::WrongContext && self.service.is_some() => {
+                    decrypt(calls, key, &stanza.ciphertext, &self.context(None)).await
+                }
+                other => other,
+            }
+        })?;
+        let bytes: [u8; FILE_KEY] =
+            plaintext.expose().try_into().map_err(|_| Problem::BadAnswer("what it decrypted is no file key"))?;
+        Ok(FileKey::new(Box::new(bytes)))
+    }
+
+    fn sealed(&self, kind: Kind) -> StoreError {
+        match (kind, &self.store.path) {
+            (Kind::Aws(error), _) => self.failed(*error),
+            (kind, Some(path)) => StoreError { store: self.name.clone(), kind: StoreErrorKind::Sealed(kind.at(path)) },
+            (_, None) => self.not_offered("items: it has no `path`"),
+        }
+    }
+
+    fn failed(&self, error: AwsError) -> StoreError {
+        StoreError { store: self.name.clone(), kind: StoreErrorKind::Aws(Box::new(error)) }
+    }
+
+    fn not_offered(&self, what: &'static str) -> StoreError {
+        StoreError { store: self.name.clone(), kind: StoreErrorKind::NotOffered { what } }
+    }
+
+    fn ciphertexts(&self, wanted: &[Wanted], deadline: Instant) -> Result<Vec<Secret>, StoreError> {
+        let mut blobs = wanted.iter().filter_map(|one| match one {
+            Wanted::Ciphertext { ciphertext, context } => Some((ciphertext, context)),
+            Wanted::Bundle { .. } | Wanted::Item { .. } => None,
+        });
+        let Some(first) = blobs.next() else { return Ok(Vec::new()) };
+        let key = &self.store.key;
+        self.run(deadline, async |calls| {
+            let all = std::iter::once(first).chain(blobs);
+            concurrently(calls.in_flight(), all.map(|(blob, context)| decrypt(calls, key, blob, context))).await
+        })
+        .map_err(|error| self.failed(error))
+    }
+}
+
+impl Store for KmsFile<'_> {
+    fn fetch(&mut self, wanted: &[Wanted], deadline: Instant) -> Result<Vec<Answer>, StoreError> {
+        let needs_file = wanted.iter().any(|one| !matches!(one, Wanted::Ciphertext { .. }));
+        let document = needs_file.then(|| self.load(deadline)).transpose()?;
+        let mut inline = self.ciphertexts(wanted, deadline)?.into_iter();
+        let answer = |one: &Wanted| match (one, &document) {
+            (Wanted::Ciphertext { .. }, _) => inline.next().map_or(Answer::Absent, |value| {
+                Answer::Found(Fetched { value, version: None, stage: None, written: None })
+            }),
+            (one, Some(document)) => answer_from(document, one),
+            (_, None) => Answer::Absent,
+        };
+        Ok(wanted.iter().map(answer).collect())
+    }
+}
+
+impl SealedFile for KmsFile<'_> {
+    fn refuse_unwritable(&self) -> Result<(), StoreError> {
+        match self.store.path {
+            Some(_) => Ok(()),
+            None => Err(self.not_offered("items: it has no `path`")),
+        }
+    }
+
+    fn document(&self, deadline: Instant) -> Result<Document, StoreError> {
+        self.load(deadline)
+    }
+
+    fn document_in(&self, bytes: &[u8], deadline: Instant) -> Result<Document, StoreError> {
+        let open = || {
+            let document = Document::parse(self.keys(deadline)?.open(bytes)?.expose())?;
+            document.matches(self.environment, self.service).map_err(Kind::Mismatch)?;
+            Ok(document)
+        };
+        open().map_err(|kind| self.sealed(kind))
+    }
+
+    fn update<T>(
+        &self,
+        change: impl FnOnce(&mut Document) -> Result<T, Kind>,
+        deadline: Instant,
+    ) -> Result<T, StoreError> {
+        let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
+        let keys = self.keys(deadline).map_err(|kind| self.sealed(kind))?;
+        let guarded = |document: &mut Document| {
+            document.matches(self.environment, self.service).map_err(Kind::Mismatch)?;
+            // What was for every service stays so.
+            keys.service.replace(document.service.clone());
+            change(document)
+        };
+        write::update(path, &keys, guarded).map_err(|failure| match failure {
+            Failure::Change(kind) | Failure::File(kind) => self.sealed(kind),
+        })
+    }
+
+    fn service(&self) -> Option<&ServiceName> {
+        self.service
+    }
+
+    fn create_if_absent(&self, service: Option<&ServiceName>, deadline: Instant) -> Result<(), StoreError> {
+        let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
+        if path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        let keys = self.keys(deadline).map_err(|kind| self.sealed(kind))?;
+        keys.service.replace(service.cloned());
+        match write::create(path, Document::new(self.environment.clone(), service.cloned()), &keys) {
+            // Another writer was faster; its file is as good.
+            Ok(()) | Err(Kind::Exists) => Ok(()),
+            Err(kind) => Err(self.sealed(kind)),
+        }
+    }
+}
+
+/// How this file is opened and sealed. Both ask KMS from synchronous code: no method of age's traits runs inside the
+/// event loop.
+struct FileKeys<'k, 'a> {
+    file: &'k KmsFile<'a>,
+    deadline: Instant,
+    identities: Identities,
+    recipients: Vec<AnyRecipient>,
+    /// The service that the document is bound to, and so its context.
+    service: RefCell<Option<ServiceName>>,
+}
+
+impl Keys for FileKeys<'_, '_> {
+    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+        let sealed = SealedBytes::parse(bytes)?;
+        let stanzas = match sealed.open(self.identities.iter())? {
+            Opening::Opened(plaintext) => return Ok(plaintext),
+            Opening::Locked(stanzas) => stanzas,
+        };
+        let ours = stanzas.iter().find(|stanza| stanza.key == self.file.store.key);
+        let Some(ours) = ours else {
+            if stanzas.is_empty() {
+                return Err(Kind::NoIdentityFits { tried: self.identities.tried() });
+            }
+            let asked = Asked { action: "kms:Decrypt", resource: self.file.store.key.clone() };
+            return Err(Problem::WrongKey.of(&asked).into());
+        };
+        let file_key = self.file.file_key(ours, self.deadline)?;
+        sealed.open_with_file_key(file_key)
+    }
+
+    fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind> {
+        let kms = KmsRecipient { keys: self, failure: RefCell::new(None) };
+        let offline = self.recipients.iter().map(|one| &**one as &dyn ::age::Recipient);
+        let all: Vec<&dyn ::age::Recipient> = std::iter::once(&kms as &dyn ::age::Recipient).chain(offline).collect();
+        let sealed = seal(&all);
+        match kms.failure.take() {
+            Some(error) => Err(error.into()),
+            None => sealed,
+        }
+    }
+}
+
+/// The KMS key as an age recipient.
+struct KmsRecipient<'r, 'k, 'a> {
+    keys: &'r FileKeys<'k, 'a>,
+    /// The crate's own error has no place for it.
+    failure: RefCell<Option<AwsError>>,
+}
+
+impl ::age::Recipient for KmsRecipient<'_, '_, '_> {
+    fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), ::age::EncryptError> {
+        let KmsFile { store, .. } = self.keys.file;
+        let context = self.keys.file.context(self.keys.service.borrow().as_ref());
+        let wrapped = self.keys.file.run(self.keys.deadline, async |calls| {
+            encrypt(calls, &store.key, file_key.expose_secret(), &context).await
+        });
+        match wrapped {
+            Ok(body) => {
+                let stanza = Stanza { tag: KMS_STANZA.to_owned(), args: vec![store.key.clone()], body };
+                Ok((vec![stanza], HashSet::new()))
+            }
+            Err(error) => {
+                self.failure.replace(Some(error));
+                Err(::age::EncryptError::Io(std::io::ErrorKind::Other.into()))
+            }
+        }
+    }
+}
+
+fn as_sent(context: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
+    (!context.is_empty()).then(|| context.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+}
+
+async fn decrypt(
+    calls: &Calls<'_>,
+    key: &str,
+    ciphertext: &[u8],
+    context: &BTreeMap<String, String>,
+) -> Result<Secret, AwsError> {
+    let asked = Asked { action: "kms:Decrypt", resource: key.to_owned() };
+    let client = calls.kms();
+    let (blob, context) = (Blob::new(ciphertext), as_sent(context));
+    let call = || {
+        let request = client.decrypt().key_id(key).ciphertext_blob(blob.clone());
+        request.set_encryption_context(context.clone()).send()
+    };
+    let answer = calls.read(&asked, call).await?;
+    let check = || {
+        calls.check_account(answer.key_id.as_deref())?;
+        if answer.key_id.as_deref() == Some(key) { Ok(()) } else { Err(Problem::WrongKey) }
+    };
+    check().map_err(|problem| problem.of(&asked))?;
+    let plaintext = answer.plaintext.ok_or_else(|| Problem::BadAnswer("it holds no plaintext").of(&asked))?;
+    Ok(Secret::new(plaintext.into_inner()))
+}
+
+/// `Encrypt` changes nothing, so it is repeated like a read.
+async fn encrypt(
+    calls: &Calls<'_>,
+    key: &str,
+    plaintext: &[u8],
+    context: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, AwsError> {
+    let asked = Asked { action: "kms:Encrypt", resource: key.to_owned() };
+    let client = calls.kms();
+    let (blob, context) = (Blob::new(plaintext), as_sent(context));
+    let call = || {
+        let request = client.encrypt().key_id(key).plaintext(blob.clone());
+        request.set_encryption_context(context.clone()).send()
+    };
+    let answer = calls.read(&asked, call).await?;
+    calls.check_account(answer.key_id.as_deref()).map_err(|problem| problem.of(&asked))?;
+    let sealed = answer.ciphertext_blob.ok_or_else(|| Problem::BadAnswer("it holds no ciphertext").of(&asked))?;
+    Ok(sealed.into_inner())
+}
+
+#[cfg(test)]
+#[path = "kms_tests.rs"]
+mod tests;
