@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 def clean(value):
     if isinstance(value, dict):
         drop = ('ResponseMetadata', 'LastModifiedDate', 'ARN', 'Selector', 'LastModifiedUser', 'KeyId', 'DataType', 'Policies',
-                'Tier', 'Arn', 'NextToken', 'AllowedPattern', 'Description', 'AccountId', 'AWSAccountId')
+                'Tier', 'Arn', 'EncryptionAlgorithm', 'NextToken', 'AllowedPattern', 'Description', 'AccountId', 'AWSAccountId')
         return {k: clean(v) for k, v in sorted(value.items()) if k not in drop and v != []}
     if isinstance(value, list):
         items = [clean(v) for v in value]

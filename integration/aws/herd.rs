@@ -10,7 +10,8 @@ fn two_hundred_wrappers_against_forty_requests_a_second() {
     let scene = AwsScene::numbered(25).deadline("60s");
     scene.fake.world().bucket = Some(Bucket::new(40));
     let (outcomes, took) = timed(|| {
-        let children: Vec<_> = (0..200).map(|_| scene.command(&["printenv", "S024"]).spawn().unwrap()).collect();
+        let mut command = scene.command(&["printenv", "S024"]);
+        let children: Vec<_> = (0..200).map(|_| command.spawn().unwrap()).collect();
         children.into_iter().map(|child| child.wait_with_output().unwrap()).collect::<Vec<_>>()
     });
     assert!(took < Duration::from_secs(61), "{took:?}");

@@ -126,7 +126,8 @@ fn the_stores_context_is_added_to_that_of_the_file() {
     scene.set("A", &canary("A")).expect_status(0);
     let wanted = [("team", "payments"), ("vouchsafe:environment", "test"), ("vouchsafe:service", "api")];
     let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
-    assert_eq!(scene.fake.world().kms.contexts(), vec![wanted; scene.fake.count("Encrypt")]);
+    let made = scene.fake.count("Encrypt");
+    assert_eq!(scene.fake.world().kms.contexts(), vec![wanted; made]);
     assert_eq!(scene.environment()["A"], canary("A"));
     // Another team's policy does not open it.
     scene.sealed = "context = { team = \"billing\" }\n".into();

@@ -1,11 +1,14 @@
 //! AWS: `ssm` and `kms` stores, the real binary against [`fake`] (strict, scriptable) and [`moto`] (breadth).
 
+mod credentials;
 mod differential;
 pub mod fake;
 mod faults;
 mod herd;
 mod kms;
 mod moto;
+mod namespace;
 mod reads;
 mod scene;
+mod tls;
 mod writes;

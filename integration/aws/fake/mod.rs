@@ -168,10 +168,13 @@ impl World {
         }
         let slot = fault.and_then(|at| self.faults.get_mut(at));
         let mut action = slot.map(|fault| std::mem::replace(&mut fault.action, Action::DropBefore));
-        let verdict = match &mut action {
+        let mut verdict = match &mut action {
             None => Verdict::Reply(self.perform(record, &request)),
             Some(action) => self.act(action, record, &request),
         };
+        if let Verdict::Reply(reply) = &mut verdict {
+            reply.headers.push(("date".into(), view::http_date(self.now())));
+        }
         if let (Some(fault), Some(action)) = (fault.and_then(|at| self.faults.get_mut(at)), action) {
             fault.action = action;
         }

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::http::{Connection, Request, read_request, wait_for_end};
@@ -23,6 +23,8 @@ struct Shared {
 
 /// How often a waiting connection looks whether the fake has ended.
 const TICK: Duration = Duration::from_millis(100);
+/// Nothing holds the world for so long.
+const TOO_LONG: Duration = Duration::from_secs(20);
 
 impl Fake {
     /// On a free port of 127.0.0.1.
@@ -67,7 +69,16 @@ impl Fake {
 
     /// All that it knows. Requests wait while this is held.
     pub fn world(&self) -> MutexGuard<'_, World> {
-        self.shared.world.lock().unwrap_or_else(PoisonError::into_inner)
+        // Two guards in one expression would wait for each other: better a failed test than a silent one.
+        let start = Instant::now();
+        loop {
+            match self.shared.world.try_lock() {
+                Ok(world) => return world,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => assert!(start.elapsed() < TOO_LONG, "the world is held elsewhere"),
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Scripts a fault. Of several that fit a request, the first counts.
