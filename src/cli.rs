@@ -141,9 +141,25 @@ pub struct Check {
     /// Look at the policy and at file modes only; open no store.
     #[arg(long)]
     pub offline: bool,
+    /// Print the IAM policy that a command needs on AWS, and nothing else; open no store.
+    #[arg(long, value_name = "COMMAND", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "run")]
+    pub iam: Option<IamFor>,
     /// One JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The commands that differ in what they need of AWS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IamFor {
+    /// `run`, `check`, `list`, and the reading end of `copy`.
+    Run,
+    /// `set`, and the writing end of `copy`.
+    Set,
+    /// `remove`.
+    Remove,
+    /// `history`.
+    History,
 }
 
 /// `vouchsafe list`.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, entries_of, entries_table, unasked};
+use super::{Entry, entries_of, entries_table, iam, unasked};
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::policy::model::{Policy, Store as StoreModel};
@@ -34,6 +34,9 @@ pub struct Report {
 /// The policy is invalid, a store fails, or something is due or missing.
 pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::load(&options.selection, parent)?;
+    if let Some(command) = options.iam {
+        return iam::print(&setting.policy, command);
+    }
     let mut findings = offline_findings(&setting.policy);
     let secrets = if options.offline { unasked(&setting.policy) } else { entries_of(&setting)? };
     for entry in &secrets {
@@ -66,11 +69,16 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
 fn offline_findings(policy: &Policy) -> Vec<String> {
     let mut findings = Vec::new();
     for (name, store) in &policy.stores {
-        let StoreModel::Age(store) = store else { continue };
-        if let Err(error) = identity::recipients(store) {
+        let (recipients, path) = match store {
+            StoreModel::Age(store) => (identity::recipients(store), Some(&store.path)),
+            // Its first recipient is the KMS key; offline ones are a choice.
+            StoreModel::Kms(store) => (identity::validate_recipients(&store.recipients), store.path.as_ref()),
+            StoreModel::Ssm(_) => continue,
+        };
+        if let Err(error) = recipients {
             findings.push(format!("store `{name}`: {error}"));
         }
-        if let Err(error) = checked_file::open(&store.path, checked_file::Use::Public) {
+        if let Some(Err(error)) = path.map(|path| checked_file::open(path, checked_file::Use::Public)) {
             findings.push(format!("store `{name}`: {error}"));
         }
     }

@@ -6,6 +6,7 @@
 mod check;
 mod errors;
 mod history;
+mod iam;
 mod list;
 
 use std::collections::BTreeMap;

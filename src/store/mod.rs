@@ -20,7 +20,7 @@ pub mod identity;
 pub mod kms;
 pub mod plain;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 pub mod sealed;
 mod sealed_error;
 pub mod sealed_file;

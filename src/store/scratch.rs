@@ -14,10 +14,10 @@ use crate::policy::model::{AgeStore, DocumentFormat, IdentitySource};
 use crate::secret::Secret;
 
 /// A temporary folder.
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("vouchsafe-store-{}-{number}", std::process::id()));
@@ -30,7 +30,7 @@ impl Scratch {
         self.0.join(name)
     }
 
-    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
         set_mode(&path, mode);

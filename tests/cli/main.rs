@@ -13,6 +13,7 @@
     unreachable_pub
 )]
 
+mod aws;
 mod environment;
 mod exec;
 mod harness;

@@ -264,7 +264,7 @@ impl Sources {
 
     async fn container(&self) -> Result<Option<Found>, Problem> {
         let provider = EcsCredentialsProvider::builder().configure(&self.providers).dns(self.names.clone()).build();
-        self.ask(&provider, CredentialSource::Container).await
+        taken(provider.provide_credentials().await, CredentialSource::Container)
     }
 
     async fn imds(&self, env: Environment<'_>) -> Result<Option<Found>, Problem> {
@@ -272,18 +272,18 @@ impl Sources {
             return Ok(None);
         }
         let provider = ImdsCredentialsProvider::builder().configure(&self.providers).build();
-        self.ask(&provider, CredentialSource::Imds).await
-    }
-
-    async fn ask(
-        &self,
-        provider: &impl ProvideCredentials,
-        source: CredentialSource,
-    ) -> Result<Option<Found>, Problem> {
         match provider.provide_credentials().await {
-            Ok(credentials) => Ok(Some(Found { credentials, are_static_keys: false })),
-            Err(error) => Problem::of_provider(&error, word(source)).map_or(Ok(None), Err),
+            // Nobody gives a token: this is no EC2 instance, or a container one hop too far from it.
+            Err(error) if Problem::is_without_metadata_service(&error) => Ok(None),
+            answer => taken(answer, CredentialSource::Imds),
         }
+    }
+}
+
+fn taken(answer: Result<Credentials, CredentialsError>, source: CredentialSource) -> Result<Option<Found>, Problem> {
+    match answer {
+        Ok(credentials) => Ok(Some(Found { credentials, are_static_keys: false })),
+        Err(error) => Problem::of_provider(&error, word(source)).map_or(Ok(None), Err),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use aws_config::imds::client::error::ImdsError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
@@ -301,6 +302,19 @@ impl Problem {
         }
     }
 
+    /// Whether the metadata service gave no token, so that nothing says there is one.
+    #[must_use]
+    pub fn is_without_metadata_service(error: &CredentialsError) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = next {
+            if matches!(error.downcast_ref(), Some(ImdsError::FailedToLoadToken(_))) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// Whether fresh credentials could help.
     #[must_use]
     pub fn is_of_credentials(&self) -> bool {
@@ -439,10 +453,14 @@ impl Cause for AwsError {
             }
             Problem::Deadline => Some("[run] deadline = \"40s\"   # in the policy, if the network is that slow".into()),
             Problem::Denied => asked.map(missing_right),
-            Problem::KeyDisabled => asked.map(|asked| format!("aws kms enable-key --key-id {}", escape(&asked.resource))),
-            Problem::KeyState | Problem::KeyUnusable => {
-                asked.map(|asked| format!("aws kms describe-key --key-id {}", escape(&asked.resource)))
-            }
+            Problem::KeyDisabled | Problem::KeyState | Problem::KeyUnusable => asked.map(|asked| {
+                let resource = escape(&asked.resource);
+                match (asked.action.starts_with("kms:"), &self.problem) {
+                    (true, Problem::KeyDisabled) => format!("aws kms enable-key --key-id {resource}"),
+                    (true, _) => format!("aws kms describe-key --key-id {resource}"),
+                    (false, _) => format!("aws ssm get-parameter-history --name {resource}   # names its key: KeyId"),
+                }
+            }),
             Problem::NoCredentials { .. } => {
                 Some("aws configure export-credentials --format env   # or `profile`, `role_arn`, `credential_source` in the store".into())
             }

@@ -1,17 +1,22 @@
-//! Names to addresses, in this process: literals and `localhost` at once, then `/etc/hosts` and the servers of
+//! Names to addresses, in this process: literals and `localhost` at once, then `/etc/hosts`, then the servers of
 //! `/etc/resolv.conf` by hickory.
 //!
+//! `/etc/hosts` is read here: hickory would take one family of addresses from it and ask a server for the other.
 //! getaddrinfo needs a thread, does not end with the deadline, and loads a second libc into a static binary. A future that
 //! is dropped here ends its query; nothing outlives the runtime.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::ResolverConfig;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::config::ResolveHosts;
+
+/// Bytes of `/etc/hosts` that are looked at.
+const MAX_HOSTS: u64 = 1024 * 1024;
 
 /// Resolves names; set up at the first one that has to be asked for.
 #[derive(Clone, Default)]
@@ -28,7 +33,7 @@ impl fmt::Debug for Names {
 impl ResolveDns for Names {
     fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
         DnsFuture::new(async move {
-            if let Some(addresses) = known(name) {
+            if let Some(addresses) = known(name).or_else(|| in_hosts(&hosts(), name)) {
                 return Ok(addresses);
             }
             let resolver = self.resolver.get_or_init(set_up).as_ref();
@@ -51,18 +56,36 @@ fn known(name: &str) -> Option<Vec<IpAddr>> {
     is_local.then(|| vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)])
 }
 
+/// Absent or unreadable, it has no names: hosts(5) is a convenience, not a policy.
+fn hosts() -> String {
+    let mut text = Vec::new();
+    let read = File::open("/etc/hosts").and_then(|file| file.take(MAX_HOSTS).read_to_end(&mut text));
+    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// hosts(5): an address and its names on a line, `#` starts a comment. Every line that has the name counts.
+fn in_hosts(text: &str, name: &str) -> Option<Vec<IpAddr>> {
+    let name = name.trim_end_matches('.');
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().split_ascii_whitespace());
+    let addresses: Vec<IpAddr> = lines
+        .filter_map(|mut words| {
+            let address = words.next()?.parse().ok()?;
+            words.any(|word| word.trim_end_matches('.').eq_ignore_ascii_case(name)).then_some(address)
+        })
+        .collect();
+    (!addresses.is_empty()).then_some(addresses)
+}
+
 /// A name with a dot is asked for as it is: the search list of a Kubernetes pod (`ndots:5`) would send it to the cluster's
 /// own domains first, three questions too many and to the wrong server.
 fn absolute(name: &str) -> String {
     if name.contains('.') && !name.ends_with('.') { format!("{name}.") } else { name.to_owned() }
 }
 
-/// Without a readable `/etc/resolv.conf` there is still `/etc/hosts`.
+/// Without a readable `/etc/resolv.conf` there is nobody to ask.
 fn set_up() -> Option<TokioResolver> {
-    let builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
-        let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
-        TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default())
-    });
+    let mut builder = TokioResolver::builder_tokio().ok()?;
+    builder.options_mut().use_hosts_file = ResolveHosts::Never;
     builder.build().ok()
 }
 
@@ -77,6 +100,18 @@ mod tests {
         }
         for name in ["ssm.eu-west-1.amazonaws.com", "localhost.example", "1.2.3", ""] {
             assert!(known(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_read_as_their_manual_says() {
+        let text = "127.0.0.1 localhost\n# 10.0.0.1 commented\n10.0.0.2\temulator emulator.test # and why\n\nbad line\n\
+                    10.0.0.3 Emulator.Test\nfd00::1 emulator.test.\n";
+        let addresses = |name| in_hosts(text, name).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(addresses("emulator"), Some(vec!["10.0.0.2".into()]));
+        assert_eq!(addresses("emulator.test."), Some(vec!["10.0.0.2".into(), "10.0.0.3".into(), "fd00::1".into()]));
+        for absent in ["commented", "why", "line", "10.0.0.2", "emul"] {
+            assert_eq!(addresses(absent), None, "{absent}");
         }
     }
 

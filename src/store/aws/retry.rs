@@ -12,8 +12,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::error::{Leg, Problem};
 
-/// The bound before the first repetition.
-const FIRST: Duration = Duration::from_millis(100);
+/// The bound before the first repetition where something is broken.
+const FIRST_IF_BROKEN: Duration = Duration::from_millis(100);
+/// The same where the service is busy, which repetitions make worse.
+const FIRST_IF_BUSY: Duration = Duration::from_millis(250);
 /// The bound never grows over this.
 const MOST: Duration = Duration::from_secs(5);
 /// Attempts where something is broken rather than busy: who must wait for the deadline to learn of a typo waits in vain.
@@ -44,12 +46,13 @@ pub fn repetition(problem: &Problem) -> Repetition {
 /// time until the deadline; `random` is uniform in 0..=u32::MAX.
 #[must_use]
 pub fn wait(repetition: Repetition, failures: u32, left: Duration, random: u32) -> Option<Duration> {
-    match repetition {
+    let first = match repetition {
         Repetition::Never => return None,
         Repetition::Few if failures >= ATTEMPTS_IF_BROKEN => return None,
-        Repetition::Few | Repetition::Patient => {}
-    }
-    let bound = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MOST);
+        Repetition::Few => FIRST_IF_BROKEN,
+        Repetition::Patient => FIRST_IF_BUSY,
+    };
+    let bound = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MOST);
     let wait = bound.mul_f64(f64::from(random) / f64::from(u32::MAX));
     (wait < left).then_some(wait)
 }
@@ -120,7 +123,7 @@ mod tests {
     fn waits_are_bounded_and_double() {
         for failures in 1..100 {
             let most = wait(Repetition::Patient, failures, LONG, u32::MAX).unwrap();
-            let bound = Duration::from_millis(100 * (1 << (failures - 1).min(10))).min(MOST);
+            let bound = Duration::from_millis(250 * (1 << (failures - 1).min(10))).min(MOST);
             assert_eq!(most.as_millis(), bound.as_millis(), "{failures}");
             assert_eq!(wait(Repetition::Patient, failures, LONG, 0), Some(Duration::ZERO));
         }

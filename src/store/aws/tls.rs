@@ -37,7 +37,8 @@ pub fn context(files: &[PathBuf]) -> Result<TlsContext, Problem> {
         .map_err(|_| Problem::Invalid("the TLS settings could not be built"))
 }
 
-/// Checked here, because the SDK takes it for granted that it gets certificates, and panics.
+/// Checked here, because the SDK takes it for granted that it gets certificates, and panics. What cannot be an authority's
+/// is passed over, as bundles of distributions have such, if there is one that can.
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     let bad = |why: String| Problem::CaFile { path: show(path), why };
     let bytes =
@@ -46,10 +47,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     let mut clean = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|_| bad("is not a file of PEM certificates".into()))?;
-        clean.extend_from_slice(&pem(&certificate));
-        roots.add(certificate).map_err(|_| bad("holds a certificate that cannot be an authority's".into()))?;
+        let text = pem(&certificate);
+        if roots.add(certificate).is_ok() {
+            clean.extend_from_slice(&text);
+        }
     }
-    if roots.is_empty() { Err(bad("holds no certificate".into())) } else { Ok(clean) }
+    if roots.is_empty() { Err(bad("holds no certificate of an authority".into())) } else { Ok(clean) }
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {

@@ -20,10 +20,10 @@ pub(super) async fn parameters(calls: &Calls<'_>, keys: impl IntoIterator<Item =
     Ok(answers.into_iter().flatten().collect())
 }
 
-/// One batch. If it is denied, each name is asked for alone, to say which one it was.
+/// One batch. If it fails because of one of its names, each is asked for alone, to say which one it was.
 async fn batch(calls: &Calls<'_>, keys: Vec<Key>) -> Result<Vec<(Key, Option<Got>)>, AwsError> {
     match get_parameters(calls, &keys).await {
-        Err(error) if error.problem == Problem::Denied && keys.len() > 1 => {}
+        Err(error) if keys.len() > 1 && may_be_of_one(&error.problem) => {}
         other => return other,
     }
     let mut denied = Vec::new();
@@ -41,12 +41,28 @@ async fn batch(calls: &Calls<'_>, keys: Vec<Key>) -> Result<Vec<(Key, Option<Got
     Err(Problem::Denied.of(&Asked { action: "ssm:GetParameters", resource: denied.join(", ") }))
 }
 
+/// Whether a batch may have failed for one name alone: a right, a key, or a name that the service does not take.
+fn may_be_of_one(problem: &Problem) -> bool {
+    matches!(
+        problem,
+        Problem::Absent
+            | Problem::Denied
+            | Problem::Invalid(_)
+            | Problem::KeyDisabled
+            | Problem::KeyState
+            | Problem::KeyUnusable
+    )
+}
+
 async fn get_parameters(calls: &Calls<'_>, keys: &[Key]) -> Result<Vec<(Key, Option<Got>)>, AwsError> {
     let names: Vec<String> = keys.iter().map(Key::request).collect();
     let asked = Asked { action: "ssm:GetParameters", resource: names.join(", ") };
     let client = calls.ssm();
     let call = || client.get_parameters().set_names(Some(names.clone())).with_decryption(true).send();
-    let answer = calls.read(&asked, call).await?;
+    let answer = match (calls.read(&asked, call).await, keys) {
+        (Err(error), [key]) if error.problem == Problem::Absent => return Ok(vec![(key.clone(), None)]),
+        (answer, _) => answer?,
+    };
     let (mut sent, invalid) = (answer.parameters.unwrap_or_default(), answer.invalid_parameters.unwrap_or_default());
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
