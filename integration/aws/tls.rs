@@ -171,9 +171,10 @@ fn the_host_names_of_aws_over_tls() {
         assert_eq!(last.signed_with, Some("assume-role"));
         // An endpoint of AWS's own shape that is not AWS's: the certificate says so.
         let scene = scene.stores("endpoint = \"https://ssm.eu-west-1.amazonaws.com.evil.example\"\n");
-        let before = scene.fake.records().len();
-        run_on_host(&scene, &host, &files).expect_status(122);
-        assert_eq!(scene.fake.records().len(), before);
+        let before = scene.fake.count("GetParameters");
+        let outcome = run_on_host(&scene, &host, &files).expect_status(122);
+        assert!(outcome.err().contains("another name"), "{}", outcome.transcript());
+        assert_eq!(scene.fake.count("GetParameters"), before);
         end_name_server();
     });
 }

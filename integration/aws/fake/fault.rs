@@ -43,6 +43,8 @@ pub enum Action {
     ContentType(&'static str),
     /// A redirect to somewhere.
     Redirect(String),
+    /// What this makes of the request's body, with status 200.
+    Answer(Box<dyn FnMut(&Value) -> Value + Send>),
     /// The right reply, changed.
     Rewrite(Box<dyn FnMut(&mut Value) + Send>),
 }

@@ -7,6 +7,8 @@
 pub mod credentials;
 pub mod fault;
 pub mod http;
+pub mod iam;
+mod judge;
 pub mod kms;
 pub mod names;
 pub mod server;
@@ -42,6 +44,8 @@ pub struct World {
     pub denied: BTreeSet<String>,
     /// Operations that are denied.
     pub denied_operations: BTreeSet<String>,
+    /// An IAM policy that every call is judged by; without one everything is allowed that is not denied.
+    pub iam: Option<Value>,
     /// Added to each answer.
     pub latency: Duration,
     /// How long a write of a parameter takes; two that overlap are TooManyUpdates.
@@ -127,6 +131,7 @@ impl World {
             bucket: None,
             denied: BTreeSet::new(),
             denied_operations: BTreeSet::new(),
+            iam: None,
             latency: Duration::ZERO,
             write_time: Duration::ZERO,
             clock: 0,
@@ -236,6 +241,11 @@ impl World {
                 scripted(self, "redirect");
                 Verdict::Reply(Reply::new(307, JSON, "").with("location", place))
             }
+            Action::Answer(answer) => {
+                scripted(self, "answer");
+                let body = answer(&self.records[record].body);
+                Verdict::Reply(json_reply(200, &body))
+            }
             Action::Rewrite(change) => {
                 let mut reply = self.perform(record, request);
                 let mut body = serde_json::from_slice(&reply.body).unwrap();
@@ -291,29 +301,6 @@ impl World {
                 error.reply()
             }
         }
-    }
-
-    /// IAM, as far as tests need it: names and operations that are denied.
-    fn judge(&self, record: &Record) -> Result<(), AwsError> {
-        let denied = |resource: &str| {
-            let why = format!(
-                "User: arn:aws:iam::{ACCOUNT}:user/test is not authorized to perform: ssm:{} on resource: {resource} \
-                 because no identity-based policy allows the ssm:{} action",
-                record.target, record.target
-            );
-            Err(AwsError::new(400, "AccessDeniedException", &why))
-        };
-        if self.denied_operations.contains(&record.target) {
-            return denied("*");
-        }
-        for asked in record.names() {
-            let bare = asked.strip_prefix(&ssm::arn_of("")).map_or(asked.clone(), |rest| format!("/{rest}"));
-            let bare = bare.split(':').next().unwrap_or(&bare);
-            if self.denied.contains(bare) {
-                return denied(&ssm::arn_of(bare));
-            }
-        }
-        Ok(())
     }
 }
 
