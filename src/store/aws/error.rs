@@ -482,17 +482,16 @@ impl Cause for AwsError {
 /// What an IAM policy has to allow. A SecureString needs the right to its key besides.
 fn missing_right(asked: &Asked) -> String {
     let resource = escape(&asked.resource);
-    if asked.action.starts_with("ssm:") {
-        let arn = if resource.starts_with("arn:") {
-            resource
-        } else {
-            format!("arn:aws:ssm:REGION:ACCOUNT:parameter/{}", resource.trim_start_matches('/'))
-        };
-        let right = if asked.action == "ssm:PutParameter" { "kms:Encrypt" } else { "kms:Decrypt" };
-        format!("allow {} on {arn}, and {right} on its key (vouchsafe check --iam)", asked.action)
-    } else {
-        format!("allow {} on {resource} (vouchsafe check --iam)", asked.action)
+    if !asked.action.starts_with("ssm:") {
+        return format!("allow {} on {resource} (vouchsafe check --iam)", asked.action);
     }
+    let arn = |name: &str| match name.starts_with("arn:") {
+        true => name.to_owned(),
+        false => format!("arn:aws:ssm:REGION:ACCOUNT:parameter/{}", name.trim_start_matches('/')),
+    };
+    let arns: Vec<String> = resource.split(", ").map(arn).collect();
+    let right = if asked.action == "ssm:PutParameter" { "kms:Encrypt" } else { "kms:Decrypt" };
+    format!("allow {} on {}, and {right} on the key (vouchsafe check --iam)", asked.action, arns.join(", "))
 }
 
 #[cfg(test)]
