@@ -4,6 +4,7 @@ mod commands;
 mod credentials;
 mod differential;
 pub mod fake;
+mod fake_tests;
 mod faults;
 mod herd;
 mod kms;

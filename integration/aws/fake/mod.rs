@@ -14,7 +14,6 @@ pub mod names;
 pub mod server;
 pub mod sigv4;
 pub mod ssm;
-mod tests;
 mod view;
 
 use std::collections::BTreeSet;

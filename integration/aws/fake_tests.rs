@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::credentials::{STATIC_ID, STATIC_SECRET};
-use super::fault::{Action, Bucket, Fault};
-use super::http::Request;
-use super::sigv4::{Key, sign};
-use super::{Fake, REGION, kms, ssm};
+use super::fake::credentials::{STATIC_ID, STATIC_SECRET};
+use super::fake::fault::{Action, Bucket, Fault};
+use super::fake::http::Request;
+use super::fake::sigv4::{Key, sign};
+use super::fake::{Fake, REGION, kms, ssm};
 
 /// Status and body of one signed call. Status 0 is a connection that was closed.
 fn call(fake: &Fake, target: &str, body: &Value) -> (u16, Value) {
