@@ -18,7 +18,7 @@ impl World {
             return denied("*");
         }
         for asked in record.names() {
-            let bare = asked.strip_prefix(&ssm::arn_of("")).map_or(asked.clone(), |rest| format!("/{rest}"));
+            let bare = asked.strip_prefix(&ssm::arn_of("")).map_or_else(|| asked.clone(), |rest| format!("/{rest}"));
             let bare = bare.split(':').next().unwrap_or(&bare);
             if self.denied.contains(bare) {
                 return denied(&ssm::arn_of(bare));
