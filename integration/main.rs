@@ -9,6 +9,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::indexing_slicing,
+    clippy::type_complexity,
     missing_docs,
     dead_code,
     unreachable_pub
@@ -18,6 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 
 mod age_interop;
 mod audit_faults;
+mod aws;
 mod crowd;
 mod empty_root;
 mod faults;

@@ -52,7 +52,7 @@ fn an_unprivileged_user_gets_his_grant_and_no_more() {
         scene.other("setpriv", &words).output().unwrap()
     };
     let all = as_other(&[]);
-    assert_eq!(all.status.code(), Some(120));
+    assert_eq!(all.status.code(), Some(120), "{}", String::from_utf8_lossy(&all.stderr));
     assert!(String::from_utf8_lossy(&all.stderr).contains("`B`"), "{}", String::from_utf8_lossy(&all.stderr));
     let own = as_other(&["--only", "A"]);
     assert_eq!(String::from_utf8_lossy(&own.stdout), "mine\n", "{}", String::from_utf8_lossy(&own.stderr));

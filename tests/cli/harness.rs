@@ -219,6 +219,11 @@ impl Scene {
         // The binary may end without reading it all.
         child.stdin.take().unwrap().write_all(input).unwrap_or_default();
         let output = wait(child);
+        self.outcome(arguments, output)
+    }
+
+    /// What a run of the binary left that was started otherwise.
+    pub fn outcome<S: AsRef<OsStr>>(&self, arguments: &[S], output: Output) -> Outcome {
         Outcome {
             arguments: arguments.iter().map(|argument| argument.as_ref().to_owned()).collect(),
             status: output.status,

@@ -3,12 +3,13 @@
 //! - [`transport`]: the one way out, with [`resolver`] (names) and [`tls`] (who is trusted);
 //! - [`credentials`]: where they come from, and the pin;
 //! - [`retry`]: when to try again, and several calls at once;
-//! - [`error`]: the one table of error codes.
+//! - [`classify`]: the one table of error codes; [`error`]: what they are to the user.
 //!
 //! Nothing is made before the first call: no client, no look-up, no runtime. The runtime is current-thread, so that the
 //! process has one thread, and it is left by `shutdown_background`, since a drop would wait for whatever still hangs. The
 //! SDK's own retries are off: it would write twice where an answer got lost.
 
+mod classify;
 pub mod credentials;
 pub mod error;
 pub mod resolver;

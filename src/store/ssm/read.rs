@@ -13,32 +13,45 @@ use crate::store::aws::Calls;
 use crate::store::aws::error::{Asked, AwsError, Problem};
 use crate::store::aws::retry::concurrently;
 
-/// All of `keys`, each once, in concurrent batches.
+/// All of `keys`, each once, in concurrent batches. If some are denied, the error names all of those.
 pub(super) async fn parameters(calls: &Calls<'_>, keys: impl IntoIterator<Item = Key>) -> Result<Found, AwsError> {
     let batches = batches(keys).into_iter().map(|keys| batch(calls, keys));
-    let answers = concurrently(calls.in_flight(), batches).await?;
-    Ok(answers.into_iter().flatten().collect())
-}
-
-/// One batch. If it fails because of one of its names, each is asked for alone, to say which one it was.
-async fn batch(calls: &Calls<'_>, keys: Vec<Key>) -> Result<Vec<(Key, Option<Got>)>, AwsError> {
-    match get_parameters(calls, &keys).await {
-        Err(error) if keys.len() > 1 && may_be_of_one(&error.problem) => {}
-        other => return other,
-    }
-    let mut denied = Vec::new();
-    let mut found = Vec::with_capacity(keys.len());
-    for key in keys {
-        match get_parameters(calls, std::slice::from_ref(&key)).await {
-            Ok(one) => found.extend(one),
-            Err(error) if error.problem == Problem::Denied => denied.push(key.name),
-            Err(error) => return Err(error),
-        }
+    let (mut found, mut denied) = (Found::new(), Vec::new());
+    for batch in concurrently(calls.in_flight(), batches).await? {
+        found.extend(batch.found);
+        denied.extend(batch.denied);
     }
     if denied.is_empty() {
         return Ok(found);
     }
     Err(Problem::Denied.of(&Asked { action: "ssm:GetParameters", resource: denied.join(", ") }))
+}
+
+#[derive(Default)]
+struct Batch {
+    found: Vec<(Key, Option<Got>)>,
+    denied: Vec<String>,
+}
+
+/// One batch. If it fails because of one of its names, each is asked for alone, to say which one it was.
+async fn batch(calls: &Calls<'_>, keys: Vec<Key>) -> Result<Batch, AwsError> {
+    match get_parameters(calls, &keys).await {
+        Ok(found) => return Ok(Batch { found, denied: Vec::new() }),
+        Err(error) if error.problem == Problem::Denied && keys.len() == 1 => {
+            return Ok(Batch { found: Vec::new(), denied: keys.into_iter().map(|key| key.name).collect() });
+        }
+        Err(error) if keys.len() == 1 || !may_be_of_one(&error.problem) => return Err(error),
+        Err(_) => {}
+    }
+    let mut batch = Batch::default();
+    for key in keys {
+        match get_parameters(calls, std::slice::from_ref(&key)).await {
+            Ok(found) => batch.found.extend(found),
+            Err(error) if error.problem == Problem::Denied => batch.denied.push(key.name),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(batch)
 }
 
 /// Whether a batch may have failed for one name alone: a right, a key, or a name that the service does not take.

@@ -2,6 +2,8 @@
 
 use super::super::retry::{Repetition, repetition};
 use super::*;
+use crate::error::Cause;
+use crate::store::aws::error::{Asked, AwsError};
 
 /// Code, HTTP status, problem, repetition of a read, exit status.
 fn table() -> Vec<(&'static str, u16, Problem, Repetition, u8)> {
