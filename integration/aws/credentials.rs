@@ -307,3 +307,54 @@ fn a_name_server_that_never_answers_does_not_outlive_the_deadline() {
         }
     });
 }
+
+#[test]
+fn a_session_of_the_environment_is_used_with_its_token_and_stripped_with_it() {
+    let scene = scene();
+    let key =
+        super::fake::sigv4::Key { secret: "session-secret".into(), token: Some("session-token".into()), expires: None };
+    scene.fake.world().credentials.keys.insert("ASIASESSION".into(), key);
+    let scene = scene
+        .variable("AWS_ACCESS_KEY_ID", "ASIASESSION")
+        .variable("AWS_SECRET_ACCESS_KEY", "session-secret")
+        .variable("AWS_SESSION_TOKEN", "session-token");
+    let environment = scene.environment();
+    assert_eq!(environment["A"], canary("A"));
+    let left: Vec<_> =
+        environment.iter().filter(|(_, value)| value.contains("session") || value.contains("ASIA")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn keys_that_were_not_used_are_the_childs_own() {
+    let scene = static_keys(scene());
+    scene.scene.store(&[("LOCAL", "1")]);
+    let folder = scene.scene.path("").display().to_string();
+    let scene = scene.secrets(&format!(
+        "[stores.files]\ntype = \"age\"\nformat = \"json\"\nunbound = true\npath = \"{folder}store.age\"\n\
+         identities = [\"file:{folder}identity.key\"]\n[secrets]\nLOCAL = {{ store = \"files\" }}\n"
+    ));
+    assert_eq!(scene.environment()["AWS_ACCESS_KEY_ID"], STATIC_ID);
+    let scene = container(static_keys(self::scene())).stores("credential_source = \"container\"\n");
+    assert_eq!(scene.environment()["AWS_ACCESS_KEY_ID"], STATIC_ID);
+}
+
+#[test]
+fn a_proxy_of_the_environment_never_sees_credentials() {
+    // Where the host file lets proxies count, they are for AWS: what hands out keys is on this host or link.
+    let evil = Fake::start();
+    let scene = container(scene()).deadline("5s");
+    let endpoint = evil.endpoint();
+    let scene = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+        .iter()
+        .fold(scene, |scene, name| scene.variable(name, &endpoint));
+    if !crate::have(&["unshare", "mount"], true) {
+        return;
+    }
+    let policy = scene.policy();
+    let files = [("vouchsafe/host.toml", "[network]\nenv_endpoint = true\n")];
+    let outcome = with_etc(&scene.scene, &files, &["run", "--policy", &policy, "--", "printenv", "A"]);
+    let asked: Vec<_> = evil.records().into_iter().map(|record| (record.target, record.request.headers)).collect();
+    assert!(asked.is_empty(), "{asked:?}\n{}", outcome.transcript());
+    assert_eq!(outcome.expect_status(0).out(), "canary-of-A\n");
+}

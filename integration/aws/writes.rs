@@ -224,3 +224,35 @@ fn a_value_travels_only_in_the_request_that_writes_it() {
         assert_eq!(has, record.target == "PutParameter", "{}", record.target);
     }
 }
+
+#[test]
+fn a_write_that_is_only_slow_is_not_doubled() {
+    // The request is under way somewhere while the client has given up on it: nothing was written yet when it looks, and the
+    // write happens a moment later. Whoever sends it again by then has written twice.
+    let scene = AwsScene::new().secrets("[secrets]\nA = {}\n").deadline("30s");
+    scene.fake.secure("/test/api/A", "old");
+    scene.fake.fault(Fault::on("PutParameter", Action::Delay(Duration::from_secs(10))).times(1));
+    let outcome = scene.set("A", &canary("new"));
+    scene.says_nothing(&outcome);
+    super::fake::server::eventually("the slow write", || {
+        scene.fake.calls("PutParameter").iter().all(|call| call.outcome != "unanswered")
+    });
+    assert_eq!(scene.versions("A"), ["old".to_owned(), canary("new")], "{}", outcome.transcript());
+}
+
+#[test]
+fn nothing_is_written_or_removed_in_another_account() {
+    // A value that is sent to the wrong account is in the wrong hands, whatever is found out afterwards.
+    let scene = AwsScene::new().secrets("[secrets]\nA = {}\n").stores("account = \"999999999999\"\n");
+    let outcome = scene.set("A", &canary("new"));
+    assert_eq!(scene.fake.count("PutParameter"), 0, "{}", outcome.transcript());
+    assert!(!outcome.status.success(), "{}", outcome.transcript());
+    scene.fake.secure("/test/api/A", &canary("A"));
+    let outcome = scene.vouchsafe(&["remove", "A"]);
+    assert_eq!(scene.versions("A").len(), 1, "{}", outcome.transcript());
+    let outcome = scene.vouchsafe(&["history", "A"]);
+    assert!(!outcome.status.success(), "{}", outcome.transcript());
+    // In the right one it goes through.
+    let scene = AwsScene::new().secrets("[secrets]\nA = {}\n").stores("account = \"111122223333\"\n");
+    scene.set("A", &canary("new")).expect_status(0);
+}
