@@ -8,12 +8,13 @@ use std::time::{Instant, SystemTime};
 
 use rustix::process::DumpableBehavior;
 
-use crate::audit::{Auditor, Event, Outcome};
+use crate::audit::{AuditError, Auditor, Event, Outcome, SecretNote};
 use crate::child::command::Command;
 use crate::child::exec::exec;
 use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::inject::{Limits, ParentEnv, inject};
+use crate::name::VariableName;
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::resolve::resolve;
 use crate::setting::Setting;
@@ -116,12 +117,21 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
 }
 
 fn denied(auditor: &mut Auditor, denial: Denial) -> Error {
-    failed(auditor, Event::AccessDenied, Outcome::Denied, denial.into())
+    let (Denial::NotGranted { names, .. } | Denial::Unknown { names, .. }) = &denial;
+    let named = |name: &VariableName| SecretNote { name: name.to_string(), ..SecretNote::default() };
+    let secrets: Vec<SecretNote> = names.iter().map(named).collect();
+    let reason = denial.to_string();
+    recorded(auditor.record(Event::AccessDenied, Outcome::Denied, Some(&reason), &secrets), denial.into())
 }
 
 /// Writes down why there was no access. If even that fails, that is what the user hears: an unwritten denial is worse.
 fn failed(auditor: &mut Auditor, event: Event, outcome: Outcome, error: Error) -> Error {
-    match auditor.record(event, outcome, Some(&error.to_string()), &[]) {
+    let reason = error.to_string();
+    recorded(auditor.record(event, outcome, Some(&reason), &[]), error)
+}
+
+fn recorded(written: Result<(), AuditError>, error: Error) -> Error {
+    match written {
         Ok(()) => error,
         Err(unwritten) => unwritten.into(),
     }

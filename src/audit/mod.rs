@@ -69,7 +69,7 @@ pub struct CommandNote {
 pub struct SecretNote {
     /// The variable.
     pub name: String,
-    /// The store; empty for a template.
+    /// The store; empty for a template, and where only the name is known.
     pub store: String,
     /// The item; empty for a template and for a ciphertext of the policy.
     pub item: String,
