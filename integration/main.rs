@@ -1,4 +1,4 @@
-//! Real parts: stock age, strace, other uids, a small file system that is full, an empty root folder.
+//! Real parts: stock age, strace, other uids, an empty root folder, AWS as a strict double of our own and as moto, TLS.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
