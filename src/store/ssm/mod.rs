@@ -2,7 +2,7 @@
 //!
 //! - [`names`]: names, selectors, batches, sizes, pages: pure;
 //! - [`read`]: `GetParameters`, `GetParametersByPath`, `GetParameterHistory`;
-//! - [`write`](mod@write): `PutParameter` and `DeleteParameter`, never doubled.
+//! - [mod@write]: `PutParameter` and `DeleteParameter`, never doubled.
 //!
 //! A stage is a label, `vouchsafe-current` and so on. A parameter without any such label has only its newest version, which
 //! counts as current.
