@@ -149,7 +149,8 @@ fn write_one(
             Ok(version)
         }
         Err(error) => {
-            auditor.record(event, Outcome::Failed, Some(&error.to_string()), &[note])?;
+            let outcome = if error.is_unsettled() { Outcome::Unknown } else { Outcome::Failed };
+            auditor.record(event, outcome, Some(&error.to_string()), &[note])?;
             Err(error)
         }
     }

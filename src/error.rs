@@ -142,6 +142,10 @@ pub trait Cause: fmt::Display + fmt::Debug + Send + Sync {
     fn hint(&self) -> Option<String> {
         None
     }
+    /// Whether what was tried may have happened all the same: an answer was lost.
+    fn is_unsettled(&self) -> bool {
+        false
+    }
 }
 
 /// Any module's cause, on its way to `main`.
@@ -153,6 +157,12 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         self.0.class()
+    }
+
+    /// Whether what was tried may have happened all the same.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.0.is_unsettled()
     }
 
     /// The hint of the cause.

@@ -242,11 +242,16 @@ impl Limits {
 /// Environment and arguments of the child, ready for the kernel. Made only by [`inject`].
 ///
 /// ```compile_fail,E0451
-/// let environment = vouchsafe::inject::ChildEnv { envp: Default::default(), argv: Default::default() };
+/// let environment = vouchsafe::inject::ChildEnv {
+///     envp: Default::default(),
+///     argv: Default::default(),
+///     yielded: Default::default(),
+/// };
 /// ```
 pub struct ChildEnv {
     envp: Strings,
     argv: Strings,
+    yielded: BTreeSet<VariableName>,
 }
 
 impl ChildEnv {
@@ -254,6 +259,12 @@ impl ChildEnv {
     #[must_use]
     pub fn envp(&self) -> &Strings {
         &self.envp
+    }
+
+    /// Secrets that yielded to the parent environment: they were fetched, and are not in this environment.
+    #[must_use]
+    pub fn yielded(&self) -> &BTreeSet<VariableName> {
+        &self.yielded
     }
 
     /// The arguments.
@@ -364,7 +375,7 @@ pub fn inject(
     if (envp.size() + argv.size() + pointers + 4096) as u64 > limits.total() {
         return Err(InjectError::TooMuch);
     }
-    Ok(ChildEnv { envp, argv })
+    Ok(ChildEnv { envp, argv, yielded: plan.yielded })
 }
 
 fn refuse_values<'v>(values: impl Iterator<Item = (&'v VariableName, &'v [u8])>) -> Result<(), InjectError> {

@@ -101,7 +101,12 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
         }
     };
     // The values are in the environment block now; no second copy outlives this line.
-    let notes = resolved.into_notes();
+    let yielded = |note: &SecretNote| environment.yielded().iter().any(|name| name.as_str() == note.name);
+    let notes: Vec<SecretNote> = resolved
+        .into_notes()
+        .into_iter()
+        .map(|note| SecretNote { is_withheld: note.is_withheld || yielded(&note), ..note })
+        .collect();
     let released = match auditor.release(environment, &notes) {
         Ok(released) => released,
         Err(error) => {

@@ -75,8 +75,9 @@ pub struct SecretNote {
     pub item: String,
     /// The names that a template is made of; empty for everything else.
     pub template: Vec<String>,
-    /// A part of a template, which does not reach the child itself.
-    pub is_part: bool,
+    /// It was fetched and does not itself reach the child: a part of a template, or a secret that yields to the parent
+    /// environment.
+    pub is_withheld: bool,
     /// The version that was served or written.
     pub version: Option<u64>,
     /// Its stage.

@@ -87,7 +87,7 @@ impl Lists {
                 lists.secret(&SecretEntry::of(note));
             } else {
                 let parts: Vec<&str> = note.template.iter().map(String::as_str).collect();
-                lists.template(&note.name, &parts, !note.is_part);
+                lists.template(&note.name, &parts, !note.is_withheld);
             }
         }
         lists
@@ -161,7 +161,7 @@ impl<'a> SecretEntry<'a> {
             version: note.version,
             stage: note.stage,
             stale_seconds: note.stale_seconds,
-            inject: note.is_part.then_some(false),
+            inject: note.is_withheld.then_some(false),
             ..Self::named(&note.name).in_store(&note.store)
         };
         if note.item.is_empty() { Self { inline: Some(true), ..entry } } else { entry.item(&note.item) }

@@ -88,6 +88,10 @@ impl FileSink {
         let (stored, head) = self.head.read()?;
         let (log, size) = self.measure()?;
         let end = self.end(size, head.as_ref())?;
+        // A file that never was a log of ours: a mistyped path must not spoil whatever it names.
+        if stored == Stored::Nothing && end.chain.is_none() && size > 0 {
+            return Err(AuditError::NoRecord { path: self.path.clone(), bytes: size });
+        }
         let is_new = created || head.is_none_or(|head| head.log != log || head.bytes == 0);
         let (chain, broken) = resume(stored, end.chain, is_new);
         let chain = match chain {

@@ -47,94 +47,114 @@ const PREFIXES: [&str; 7] = [
 
 /// Single names, sorted by byte. The source of each: S sudo plugins/sudoers/env.c, G glibc sysdeps/generic/unsecvars.h,
 /// O our own additions (well known, in neither list).
-const NAMES: [&str; 87] = [
-    "BASHOPTS",             // S
-    "BASH_ENV",             // S
-    "BROWSER",              // O: run as a command
-    "CDPATH",               // S
-    "CLASSPATH",            // S
-    "DLC_ACE",              // S
-    "DOTNET_STARTUP_HOOKS", // O: code before main
-    "EDITOR",               // O: run as a command
-    "ENV",                  // S
-    "FPATH",                // S
-    "GCONV_PATH",           // S, G
-    "GETCONF_DIR",          // G
-    "GIT_ASKPASS",          // O: run as a command
-    "GIT_EDITOR",           // O: run as a command
-    "GIT_EXEC_PATH",        // O: where git's commands lie
-    "GIT_EXTERNAL_DIFF",    // O: run as a command
-    "GIT_PAGER",            // O: run as a command
-    "GIT_PROXY_COMMAND",    // O: run as a command
-    "GIT_SEQUENCE_EDITOR",  // O: run as a command
-    "GIT_SSH",              // O: run as a command
-    "GIT_SSH_COMMAND",      // S
-    "GLIBC_TUNABLES",       // O, G since 2.39
-    "GLOBIGNORE",           // S
-    "HOME",                 // O: start-up files of everything
-    "HOSTALIASES",          // S, G
-    "IFS",                  // S
-    "JAVA_TOOL_OPTIONS",    // S
-    "JDK_JAVA_OPTIONS",     // O: as JAVA_TOOL_OPTIONS, for the launcher
-    "KRB5_KTNAME",          // S
-    "LESSOPEN",             // O: run as a command
-    "LOCALDOMAIN",          // S, G
-    "LOCPATH",              // G
-    "LUA_INIT",             // O: code before main
-    "MALLOC_TRACE",         // G: a file that is written
-    "MANPAGER",             // O: run as a command
-    "NIS_PATH",             // G
-    "NLSPATH",              // S, G
-    "NODE_OPTIONS",         // S
-    "NODE_PATH",            // S
-    "NULLCMD",              // S
-    "OPENSSL_CONF",         // O: loads engines
-    "OPENSSL_ENGINES",      // O: where engines lie
-    "OPENSSL_MODULES",      // O: where providers lie
-    "PAGER",                // O: run as a command
-    "PATH",                 // O: where commands lie
-    "PATH_LOCALE",          // S
-    "PERL5DB",              // S
-    "PERL5LIB",             // S
-    "PERL5OPT",             // S
-    "PERLIO_DEBUG",         // S
-    "PERLLIB",              // S
-    "PHPRC",                // O: configuration that loads extensions
-    "PHP_INI_SCAN_DIR",     // O: the same
-    "PROMPT_COMMAND",       // O: run by bash
-    "PS4",                  // S
-    "PYTHONHOME",           // S
-    "PYTHONINSPECT",        // S
-    "PYTHONPATH",           // S
-    "PYTHONSTARTUP",        // S
-    "PYTHONUSERBASE",       // S
-    "READNULLCMD",          // S
-    "RESOLV_HOST_CONF",     // G
-    "RES_OPTIONS",          // S, G
-    "RUBYLIB",              // S
-    "RUBYOPT",              // S
-    "R_PROFILE",            // O: code before main
-    "R_PROFILE_USER",       // O: the same
-    "SHELL",                // O: run as a command
-    "SHELLOPTS",            // S
-    "SSH_ASKPASS",          // O: run as a command
-    "SSLKEYLOGFILE",        // O: session keys are written there
-    "SUDO_ASKPASS",         // O: run as a command
-    "SUDO_EDITOR",          // O: run as a command
-    "TERMCAP",              // S
-    "TERMINFO",             // S
-    "TERMINFO_DIRS",        // S
-    "TERMPATH",             // S
-    "TMPDIR",               // G
-    "TMPPREFIX",            // S
-    "TZDIR",                // G
-    "USR_ACE",              // S
-    "VAR_ACE",              // S
-    "VISUAL",               // O: run as a command
-    "XDG_CONFIG_DIRS",      // O: start-up files
-    "XDG_CONFIG_HOME",      // O: start-up files
-    "ZDOTDIR",              // S
-    "_JAVA_OPTIONS",        // S
+const NAMES: [&str; 107] = [
+    "AWS_CONFIG_FILE",        // O: names programs to run
+    "BASHOPTS",               // S
+    "BASH_ENV",               // S
+    "BROWSER",                // O: run as a command
+    "BUNDLE_GEMFILE",         // O: code to load
+    "CDPATH",                 // S
+    "CLASSPATH",              // S
+    "CORECLR_PROFILER",       // O: code before main
+    "CORECLR_PROFILER_PATH",  // O: code before main
+    "COR_PROFILER",           // O: code before main
+    "COR_PROFILER_PATH",      // O: code before main
+    "DLC_ACE",                // S
+    "DOTNET_ADDITIONAL_DEPS", // O: code before main
+    "DOTNET_STARTUP_HOOKS",   // O: code before main
+    "EDITOR",                 // O: run as a command
+    "ENV",                    // S
+    "ERL_AFLAGS",             // O: flags of erl
+    "ERL_FLAGS",              // O: flags of erl
+    "ERL_ZFLAGS",             // O: flags of erl
+    "FPATH",                  // S
+    "GCONV_PATH",             // S, G
+    "GEM_HOME",               // O: code to load
+    "GEM_PATH",               // O: code to load
+    "GETCONF_DIR",            // G
+    "GIT_ASKPASS",            // O: run as a command
+    "GIT_CONFIG",             // O: names programs to run
+    "GIT_EDITOR",             // O: run as a command
+    "GIT_EXEC_PATH",          // O: where git's commands lie
+    "GIT_EXTERNAL_DIFF",      // O: run as a command
+    "GIT_PAGER",              // O: run as a command
+    "GIT_PROXY_COMMAND",      // O: run as a command
+    "GIT_SEQUENCE_EDITOR",    // O: run as a command
+    "GIT_SSH",                // O: run as a command
+    "GIT_SSH_COMMAND",        // S
+    "GIT_TEMPLATE_DIR",       // O: hooks to run
+    "GLIBC_TUNABLES",         // O, G since 2.39
+    "GLOBIGNORE",             // S
+    "HOME",                   // O: start-up files of everything
+    "HOSTALIASES",            // S, G
+    "IFS",                    // S
+    "JAVA_TOOL_OPTIONS",      // S
+    "JDK_JAVA_OPTIONS",       // O: as JAVA_TOOL_OPTIONS, for the launcher
+    "KRB5_KTNAME",            // S
+    "KUBECONFIG",             // O: names programs to run
+    "LESSCLOSE",              // O: run as a command
+    "LESSOPEN",               // O: run as a command
+    "LOCALDOMAIN",            // S, G
+    "LOCPATH",                // G
+    "LUA_INIT",               // O: code before main
+    "MALLOC_TRACE",           // G: a file that is written
+    "MANPAGER",               // O: run as a command
+    "MAVEN_OPTS",             // O: options of the JVM
+    "NIS_PATH",               // G
+    "NLSPATH",                // S, G
+    "NODE_OPTIONS",           // S
+    "NODE_PATH",              // S
+    "NULLCMD",                // S
+    "OPENSSL_CONF",           // O: loads engines
+    "OPENSSL_ENGINES",        // O: where engines lie
+    "OPENSSL_MODULES",        // O: where providers lie
+    "PAGER",                  // O: run as a command
+    "PATH",                   // O: where commands lie
+    "PATH_LOCALE",            // S
+    "PERL5DB",                // S
+    "PERL5LIB",               // S
+    "PERL5OPT",               // S
+    "PERLIO_DEBUG",           // S
+    "PERLLIB",                // S
+    "PHPRC",                  // O: configuration that loads extensions
+    "PHP_INI_SCAN_DIR",       // O: the same
+    "PROMPT_COMMAND",         // O: run by bash
+    "PS4",                    // S
+    "PYTHONBREAKPOINT",       // O: code to call
+    "PYTHONHOME",             // S
+    "PYTHONINSPECT",          // S
+    "PYTHONPATH",             // S
+    "PYTHONPLATLIBDIR",       // O: where code is loaded from
+    "PYTHONSTARTUP",          // S
+    "PYTHONUSERBASE",         // S
+    "READNULLCMD",            // S
+    "RESOLV_HOST_CONF",       // G
+    "RES_OPTIONS",            // S, G
+    "RUBYLIB",                // S
+    "RUBYOPT",                // S
+    "RUSTC_WRAPPER",          // O: run as a command
+    "R_PROFILE",              // O: code before main
+    "R_PROFILE_USER",         // O: the same
+    "SHELL",                  // O: run as a command
+    "SHELLOPTS",              // S
+    "SSH_ASKPASS",            // O: run as a command
+    "SSLKEYLOGFILE",          // O: session keys are written there
+    "SUDO_ASKPASS",           // O: run as a command
+    "SUDO_EDITOR",            // O: run as a command
+    "TERMCAP",                // S
+    "TERMINFO",               // S
+    "TERMINFO_DIRS",          // S
+    "TERMPATH",               // S
+    "TMPDIR",                 // G
+    "TMPPREFIX",              // S
+    "TZDIR",                  // G
+    "USR_ACE",                // S
+    "VAR_ACE",                // S
+    "VISUAL",                 // O: run as a command
+    "XDG_CONFIG_DIRS",        // O: start-up files
+    "XDG_CONFIG_HOME",        // O: start-up files
+    "ZDOTDIR",                // S
+    "_JAVA_OPTIONS",          // S
 ];
 
 #[cfg(test)]

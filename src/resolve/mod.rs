@@ -29,12 +29,11 @@ pub type OpenStore<'o> = dyn FnMut(&StoreName) -> Result<Box<dyn Store + 'o>, Er
 /// Every granted value. Made only by [`resolve`]. No `Debug`: it holds plaintext.
 ///
 /// ```compile_fail,E0451
-/// let resolved = vouchsafe::resolve::Resolved { values: vec![], parts: vec![], absent: vec![] };
+/// let resolved = vouchsafe::resolve::Resolved { values: vec![], parts: vec![] };
 /// ```
 pub struct Resolved {
     values: Vec<Value>,
     parts: Vec<SecretNote>,
-    absent: Vec<VariableName>,
 }
 
 /// One value to inject, and what the audit record says of it.
@@ -52,12 +51,6 @@ impl Resolved {
     #[must_use]
     pub fn values(&self) -> &[Value] {
         &self.values
-    }
-
-    /// Granted secrets that are absent and not required.
-    #[must_use]
-    pub fn absent(&self) -> &[VariableName] {
-        &self.absent
     }
 
     /// Wipes the values and keeps what the audit record of the release lists: each value, and the parts that templates
@@ -82,7 +75,7 @@ pub fn resolve(
     let (mut fetched, bundles) = fetch_all(&grant, open, deadline)?;
     refuse_expired(&fetched, now)?;
     let mut values = Vec::with_capacity(grant.names().len());
-    let (mut missing, mut absent) = (Vec::new(), Vec::new());
+    let mut missing = Vec::new();
     let bindings: Vec<_> = grant.names().iter().filter_map(|name| grant.policy().secrets.get_key_value(name)).collect();
     // Templates first, while every part is still in the map.
     let mut rendered = BTreeMap::new();
@@ -97,7 +90,8 @@ pub fn resolve(
         match rendered.remove(name).or_else(|| fetched.remove(name)) {
             Some(had) => values.push(Value { name: name.clone(), secret: had.secret, note: had.note }),
             None if binding.required => missing.push((name.clone(), place(binding))),
-            None => absent.push(name.clone()),
+            // Absent, and that is fine.
+            None => {}
         }
     }
     take_bundles(&grant, bundles, &mut values)?;
@@ -112,8 +106,8 @@ pub fn resolve(
     }
     values.sort_by(|a, b| a.name.cmp(&b.name));
     let parts = grant.parts().iter().filter_map(|part| fetched.remove(part));
-    let parts = parts.map(|had| SecretNote { is_part: true, ..had.note }).collect();
-    Ok(Resolved { values, parts, absent })
+    let parts = parts.map(|had| SecretNote { is_withheld: true, ..had.note }).collect();
+    Ok(Resolved { values, parts })
 }
 
 type Values<'p> = BTreeMap<&'p VariableName, Had<'p>>;

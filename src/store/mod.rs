@@ -221,6 +221,14 @@ impl Cause for StoreError {
         }
     }
 
+    fn is_unsettled(&self) -> bool {
+        match &self.kind {
+            StoreErrorKind::Aws(error) => error.problem == aws::error::Problem::Unsettled,
+            StoreErrorKind::Parameter(refusal) => matches!(refusal, ssm::Refusal::Downgraded(_)),
+            StoreErrorKind::Sealed(_) | StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => false,
+        }
+    }
+
     fn hint(&self) -> Option<String> {
         match &self.kind {
             StoreErrorKind::Aws(error) => error.hint(),

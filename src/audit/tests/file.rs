@@ -45,13 +45,15 @@ fn a_whole_record_that_lacks_its_newline_is_kept() {
     assert_eq!(assert_state(&[&folder.log()], State::Intact).records, 4);
 }
 
+/// A mistyped path: whatever the file is, it stays as it is.
 #[test]
-fn a_log_of_nothing_but_garbage_begins_a_chain() {
+fn a_file_that_never_was_a_log_is_left_alone() {
     let folder = Folder::new();
-    append(&folder.log(), b"garbage");
+    append(&folder.log(), b"root:*:19000:0:99999:7:::\n");
     std::fs::set_permissions(folder.log(), std::fs::Permissions::from_mode(0o600)).unwrap();
-    write(&mut folder.auditor(), 2);
-    assert_eq!(assert_state(&[&folder.log()], State::Intact).quarantined, 1);
+    let refused = folder.auditor().record(Event::AccessDenied, Outcome::Denied, None, &[]).unwrap_err();
+    assert!(refused.to_string().contains("no record"), "{refused}");
+    assert_eq!(std::fs::metadata(folder.log()).unwrap().len(), 26);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub enum Refusal {
     Downgraded(String),
     /// The name is not one that Parameter Store takes.
     Name(String, &'static str),
+    /// Its versions have stages, which a plain write would leave where they are.
+    Staged(String),
     /// The value is not one that Parameter Store takes.
     Value(String, &'static str),
 }
@@ -227,6 +229,11 @@ impl fmt::Display for Refusal {
             }
             Self::Downgraded(name) => write!(f, "`{}` was written, but is not a SecureString now", escape(name)),
             Self::Name(name, rule) => write!(f, "Parameter Store does not take the name `{}`: {rule}", escape(name)),
+            Self::Staged(name) => write!(
+                f,
+                "the versions of `{}` have stages by label, so a new one would not be read; nothing was written",
+                escape(name)
+            ),
             Self::Value(name, rule) => {
                 write!(f, "Parameter Store does not take the value for `{}`: {rule}", escape(name))
             }
@@ -238,7 +245,9 @@ impl Cause for Refusal {
     fn class(&self) -> Class {
         match self {
             Self::Name(..) => Class::Policy,
-            Self::Plain(_) | Self::ExistsPlain(_) | Self::Downgraded(_) | Self::Value(..) => Class::Store,
+            Self::Plain(_) | Self::ExistsPlain(_) | Self::Downgraded(_) | Self::Staged(_) | Self::Value(..) => {
+                Class::Store
+            }
         }
     }
 
@@ -251,6 +260,11 @@ impl Cause for Refusal {
             Self::Downgraded(_) => {
                 Some("somebody else writes it too; rotate the value, it was readable without its key".into())
             }
+            Self::Staged(name) => Some(format!(
+                "write it and move the label: aws ssm put-parameter --overwrite ... && aws ssm label-parameter-version \
+                 --name {} --labels vouchsafe-current",
+                escape(name)
+            )),
             Self::Name(..) | Self::Value(..) => None,
         }
     }

@@ -40,6 +40,10 @@ pub(super) async fn put(calls: &Calls<'_>, order: &Order<'_>) -> Result<Option<u
     if newest.is_some_and(|newest| !newest.is_encrypted) {
         return Err(Refusal::ExistsPlain(order.name.to_owned()).into());
     }
+    // Readers of a stage go by its label: a version without one would be current in our word and for nobody else.
+    if past.iter().any(|one| one.stages().next().is_some()) {
+        return Err(Refusal::Staged(order.name.to_owned()).into());
+    }
     let asked = Asked { action: "ssm:PutParameter", resource: order.name.to_owned() };
     refuse_at_the_cap(&past).map_err(|problem| problem.of(&asked))?;
     // An advanced parameter cannot go back to standard (PutParameter, Tier).
@@ -80,7 +84,11 @@ pub(super) async fn put(calls: &Calls<'_>, order: &Order<'_>) -> Result<Option<u
         failures += 1;
         calls.pause(&problem, failures).await.ok_or_else(|| problem.of(&asked))?;
     };
-    verify_type(calls, order.name, number).await?;
+    // It is written; that it could not be looked at does not undo it.
+    verify_type(calls, order.name, number).await.map_err(|fault| match fault {
+        Fault::Aws(_) => Problem::Unsettled.of(&asked).into(),
+        refused @ Fault::Refused(_) => refused,
+    })?;
     Ok(Some(number))
 }
 
