@@ -59,7 +59,7 @@ pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
     write_one(&setting, &options.name, &item, Event::SecretRemoved, |store, _| {
         match store.remove(&item.item, setting.deadline())? {
             true => Ok(None),
-            false => Err(absent(&options.name, &item)),
+            false => Err(absent(&setting, &options.name, &item)),
         }
     })?;
     output::print(&format!("{} is removed; the binding in the policy is still there\n", options.name))
@@ -107,7 +107,7 @@ fn read_for_copy(from: &Setting<'_>, caller: &Caller, name: &VariableName, item:
     auditor.note_request_ids(from.aws.take_request_ids());
     let found = match fetched.map(|mut answers| answers.pop()) {
         Ok(Some(Answer::Found(found))) => Ok(found),
-        Ok(_) => Err(absent(name, item)),
+        Ok(_) => Err(absent(from, name, item)),
         Err(error) => Err(error),
     };
     let found = match found {
@@ -173,8 +173,8 @@ fn author(caller: &Caller) -> String {
     text.chars().take(200).collect()
 }
 
-fn absent(name: &VariableName, item: &ItemRef) -> Error {
-    NoItem { name: name.clone(), place: place_of(item) }.into()
+fn absent(setting: &Setting<'_>, name: &VariableName, item: &ItemRef) -> Error {
+    NoItem { name: name.clone(), place: place_of(item), selection: setting.selection() }.into()
 }
 
 /// A binding to one version or to a field names something that a new value would not be.
