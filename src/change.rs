@@ -21,11 +21,11 @@ use crate::name::{VariableName, show};
 use crate::policy::eval::Caller;
 use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Stage};
 use crate::prompt::Silence;
-use crate::resolve::place_of;
+use crate::resolve::{pick, place_of};
 use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::document::MAX_VALUE;
-use crate::store::{Answer, Author, Versions, Wanted};
+use crate::store::{Answer, Author, Fetched, Versions, Wanted};
 use crate::{caller, output};
 
 /// What `--generate` makes where the policy says nothing: 43 characters of 6 bits are 258 bits.
@@ -106,7 +106,10 @@ fn read_for_copy(from: &Setting<'_>, caller: &Caller, name: &VariableName, item:
         .and_then(|mut store| Ok(store.fetch(std::slice::from_ref(&wanted), from.deadline())?));
     auditor.note_request_ids(from.aws.take_request_ids());
     let found = match fetched.map(|mut answers| answers.pop()) {
-        Ok(Some(Answer::Found(found))) => Ok(found),
+        // What is bound is what is copied: of an item with fields, the one field and not its neighbours.
+        Ok(Some(Answer::Found(found))) => {
+            pick(name, found.value, item.field.as_ref()).map(|value| Fetched { value, ..found }).map_err(Error::from)
+        }
         Ok(_) => Err(absent(from, name, item)),
         Err(error) => Err(error),
     };

@@ -1,7 +1,7 @@
 //! Files that are trusted only if nobody else could have written them.
 //!
 //! The rules are those of `OpenSSH`'s `safe_path` with the cases of containers added: the file is regular, owned by root or
-//! by us, and not writable by others, and so is every folder above it, as the path was written and as it resolves.
+//! by us, and not writable by others, and so is every folder above it, as the path was written and as each link on it leads.
 //! Ownership is read from the opened descriptor, never from the name; with every folder above safe, no one else can have
 //! swapped the file between the two looks.
 //!
@@ -11,6 +11,7 @@
 //! - An identity gives no rights to others; group-read is accepted where root owns it. A `credential:` file is checked for
 //!   others only, since systemd grants access to it by ACL, which shows in the group bits.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -195,34 +196,26 @@ pub fn read_text(path: &Path, purpose: Use, limit: u64) -> Result<String, FileEr
     String::from_utf8(bytes).map_err(|_| FileError { path: path.to_owned(), kind: FileErrorKind::NotText })
 }
 
-/// Checks every folder above `path`, as it was written and as it resolves.
+/// Checks every folder that the way to `path` leads through: as it was written, and where each link on it leads.
 ///
 /// # Errors
 /// A folder that someone else could write, or that cannot be looked at.
 pub fn check_folders_above(path: &Path) -> Result<(), FileError> {
     let fail = |kind| FileError { path: path.to_owned(), kind };
     let written = std::path::absolute(path).map_err(|error| fail(FileErrorKind::Io(error)))?;
-    check_ancestors(&written).map_err(fail)?;
-    let resolved = std::fs::canonicalize(path).map_err(|error| fail(FileErrorKind::Io(error)))?;
-    if resolved != written {
-        check_ancestors(&resolved).map_err(fail)?;
-    }
-    Ok(())
+    check_way(&written, false).map(drop).map_err(fail)
 }
 
-/// Checks `folder` and everything above it, for a file that is going to be made in it. A sticky folder of root's is
-/// accepted as it is: what lies there is checked by its owner, and only its owner can move it.
+/// Checks `folder` and everything that the way to it leads through, for a file that is going to be made in it. A sticky
+/// folder of root's is accepted as it is: what lies there is checked by its owner, and only its owner can move it.
 ///
 /// # Errors
 /// A folder that someone else could write, or that cannot be looked at.
 pub fn check_folder(folder: &Path) -> Result<(), FileError> {
     let fail = |kind| FileError { path: folder.to_owned(), kind };
-    let resolved = std::fs::canonicalize(folder).map_err(|error| fail(FileErrorKind::Io(error)))?;
-    let us = rustix::process::geteuid().as_raw();
-    for at in resolved.ancestors() {
-        check_one_folder(at, us, true).map_err(fail)?;
-    }
-    Ok(())
+    let written = std::path::absolute(folder).map_err(|error| fail(FileErrorKind::Io(error)))?;
+    let resolved = check_way(&written, true).map_err(fail)?;
+    check_one_folder(&resolved, rustix::process::geteuid().as_raw(), true).map_err(fail)
 }
 
 /// Checks a program that a grant names: the file, which need not be readable, and every folder above it.
@@ -240,31 +233,56 @@ pub fn check_program(path: &Path) -> Result<(), FileError> {
     check_folders_above(path)
 }
 
-fn check_ancestors(path: &Path) -> Result<(), FileErrorKind> {
+/// Links that one way may have, as the kernel counts (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Walks to `path` as the kernel does, link by link, and checks every folder in which a name is looked up: whoever could
+/// write one of them could lead the way elsewhere. Answers where the way ends. `sticky_is_safe`: also for the last name.
+fn check_way(path: &Path, sticky_is_safe: bool) -> Result<PathBuf, FileErrorKind> {
+    let io = |errno: Errno| FileErrorKind::Io(errno.into());
     let us = rustix::process::geteuid().as_raw();
-    // `..` is taken apart by the kernel, not by us: its folder is looked at by name, so that the check follows the walk.
-    let mut above = PathBuf::new();
-    let components: Vec<_> = path.components().collect();
-    let Some((_, folders)) = components.split_last() else { return Ok(()) };
-    for (index, component) in folders.iter().enumerate() {
-        above.push(component);
-        if matches!(component, Component::ParentDir | Component::CurDir) {
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    // The names that are still to come, the last one first.
+    let mut names = names_of(path);
+    while let Some(name) = names.pop() {
+        // No link is left in `at`, so that its parent by name is its parent.
+        if name == ".." {
+            at.pop();
             continue;
         }
-        let is_direct_parent = index + 1 == folders.len();
-        check_one_folder(&above, us, !is_direct_parent)?;
+        let is_last = names.is_empty();
+        check_one_folder(&at, us, !is_last || sticky_is_safe)?;
+        let next = at.join(&name);
+        let stat = rustix::fs::lstat(&next).map_err(io)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            at = next;
+            continue;
+        }
+        if !is_last || sticky_is_safe {
+            // Whoever owns a link in a sticky folder can put another in its place.
+            check_owner(&stat, us, &next)?;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(io(Errno::LOOP));
+        }
+        let target = std::fs::read_link(&next).map_err(FileErrorKind::Io)?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        names.extend(names_of(&target));
     }
-    Ok(())
+    Ok(at)
+}
+
+fn names_of(path: &Path) -> Vec<OsString> {
+    let is_name = |component: &Component<'_>| matches!(component, Component::Normal(_) | Component::ParentDir);
+    path.components().rev().filter(is_name).map(|component| component.as_os_str().to_owned()).collect()
 }
 
 fn check_one_folder(at: &Path, us: u32, sticky_is_safe: bool) -> Result<(), FileErrorKind> {
-    let io = |errno: Errno| FileErrorKind::Io(errno.into());
-    let mut stat = rustix::fs::lstat(at).map_err(io)?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-        // Whoever owns a link can point it elsewhere between two looks, also in a sticky folder.
-        check_owner(&stat, us, at)?;
-        stat = rustix::fs::stat(at).map_err(io)?;
-    }
+    let stat = rustix::fs::lstat(at).map_err(|errno| FileErrorKind::Io(errno.into()))?;
     check_owner(&stat, us, at)?;
     let sticky = stat.st_mode & 0o1000 != 0 && stat.st_uid == 0;
     if writable(&stat, us, Use::Public, || has_acl_at(at)) && !(sticky && sticky_is_safe) && !read_only_at(at) {
@@ -400,6 +418,23 @@ mod tests {
         let inside = folder.file("file", 0o644);
         symlink(&inside, folder.0.join("to-inside")).unwrap();
         assert!(open(&folder.0.join("to-inside"), Use::Public).is_ok());
+        // Two links: the ends are safe, and the folder between them is not.
+        symlink(&inside, open_folder.0.join("hop")).unwrap();
+        symlink(open_folder.0.join("hop"), folder.0.join("by-way-of")).unwrap();
+        assert!(
+            open(&folder.0.join("by-way-of"), Use::Public).is_err(),
+            "a link on the way lies in a folder of others"
+        );
+        assert!(check_program(&folder.0.join("by-way-of")).is_err());
+        symlink(&folder.0, open_folder.0.join("hop-to-folder")).unwrap();
+        symlink(open_folder.0.join("hop-to-folder"), folder.0.join("folder-by-way-of")).unwrap();
+        assert!(open(&folder.0.join("folder-by-way-of/file"), Use::Public).is_err());
+        assert!(check_folder(&folder.0.join("folder-by-way-of")).is_err());
+        assert!(check_folder(&folder.0).is_ok());
+        let around = folder.0.join("..").join(folder.0.file_name().unwrap()).join("file");
+        assert!(open(&around, Use::Public).is_ok(), "`..` is followed");
+        symlink("self", folder.0.join("self")).unwrap();
+        assert!(check_folders_above(&folder.0.join("self")).is_err(), "a circle ends");
         symlink(&folder.0, open_folder.0.join("to-folder")).unwrap();
         assert!(
             open(&open_folder.0.join("to-folder/file"), Use::Public).is_err(),

@@ -287,13 +287,24 @@ fn unsupported(name: &StoreName, kind: &'static str) -> Error {
     StoreError { store: name.clone(), kind: StoreErrorKind::Unsupported(kind) }.into()
 }
 
-/// There is no option for its place: what it says binds whoever runs the wrapper. No host file, no rules of the host; but one that is there and cannot be read might have had some.
+/// There is no option for its place: what it says binds whoever runs the wrapper. No host file, no rules of the host; but
+/// one that is there and cannot be read might have had some.
 fn load_host_file() -> Result<HostFile, Error> {
-    match load_host(Path::new(HOST_FILE), true) {
+    load_host_file_at(Path::new(HOST_FILE))
+}
+
+fn load_host_file_at(path: &Path) -> Result<HostFile, Error> {
+    match load_host(path, true) {
         Ok(host) => Ok(host),
-        Err(error) if error.is_absent() => Ok(HostFile::default()),
+        Err(error) if error.is_absent() && !is_cut_off(path) => Ok(HostFile::default()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the file, or a folder above it, is a link that leads nowhere: a volume that is not mounted yet, say. The file is
+/// there then, and only its content is not.
+fn is_cut_off(path: &Path) -> bool {
+    path.ancestors().any(|at| at.symlink_metadata().is_ok() && at.metadata().is_err())
 }
 
 /// `~/` is a user's own convenience; for root it would mean that a policy's meaning depends on who set `HOME`.
@@ -305,4 +316,25 @@ pub(crate) fn load_options(parent: &ParentEnv) -> LoadOptions {
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_host_file_is_absent_only_where_nothing_stands_for_it() {
+        let folder = std::env::temp_dir().join(format!("vouchsafe-host-file-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let (file, link) = (folder.join("host.toml"), folder.join("link"));
+        assert!(load_host_file_at(&file).is_ok(), "no host file");
+        assert!(load_host_file_at(&folder.join("none/host.toml")).is_ok(), "no folder either");
+        symlink("/nonexistent/host.toml", &file).unwrap();
+        assert!(load_host_file_at(&file).is_err(), "a link that leads nowhere");
+        symlink("/nonexistent", &link).unwrap();
+        assert!(load_host_file_at(&link.join("host.toml")).is_err(), "a folder that leads nowhere");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -109,6 +109,14 @@ pub fn was_closed_at_start(fd: i32) -> bool {
     (0..3).contains(&fd) && CLOSED_AT_START.load(Ordering::Relaxed) & (1 << fd) != 0
 }
 
+/// Whether a descriptor was open when the process started: what is opened since then is closed by exec, each one.
+#[must_use]
+pub fn is_inherited(fd: i32) -> bool {
+    // SAFETY: F_GETFD looks at a number; a closed one answers -1.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags != -1 && flags & libc::FD_CLOEXEC == 0
+}
+
 /// Calls `exec` with what Rust's start-up changed put back: SIGPIPE's disposition, and the closed ones of descriptors 0-2.
 /// Those are marked to be closed by the exec instead of closed here, so that after a failed exec no file of ours can be
 /// opened under the number of a standard stream.

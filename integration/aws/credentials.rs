@@ -1,27 +1,24 @@
-//! Where credentials come from, that a pin excludes every other source, and that nothing in the environment sends requests
-//! elsewhere or starts a program (AWS-9, AWS-10).
+//! Where credentials come from, and that a pin excludes every other source (AWS-10). Where requests go: [`super::addresses`].
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use super::fake::credentials::{STATIC_ID, STATIC_SECRET};
-use super::fake::fault::{Action, Fault};
+use super::fake::fault::Fault;
 use super::fake::{ACCOUNT, Fake};
-use super::namespace::{Network, end_name_server, name_server, with_etc};
 use super::scene::{AwsScene, canary, timed};
 
 /// One parameter, and nothing in the environment.
-fn scene() -> AwsScene {
+pub fn scene() -> AwsScene {
     let scene = AwsScene::without_credentials(Fake::start()).secrets("[secrets]\nA = {}\n");
     scene.fake.secure("/test/api/A", &canary("A"));
     scene
 }
 
-fn role() -> String {
+pub fn role() -> String {
     format!("arn:aws:iam::{ACCOUNT}:role/reader")
 }
 
-fn static_keys(scene: AwsScene) -> AwsScene {
+pub fn static_keys(scene: AwsScene) -> AwsScene {
     scene.variable("AWS_ACCESS_KEY_ID", STATIC_ID).variable("AWS_SECRET_ACCESS_KEY", STATIC_SECRET)
 }
 
@@ -30,7 +27,7 @@ fn web_identity(scene: AwsScene) -> AwsScene {
     scene.variable("AWS_WEB_IDENTITY_TOKEN_FILE", &token).variable("AWS_ROLE_ARN", &role())
 }
 
-fn container(scene: AwsScene) -> AwsScene {
+pub fn container(scene: AwsScene) -> AwsScene {
     let uri = format!("{}/credentials/1", scene.fake.endpoint());
     scene.fake.world().credentials.container_token = Some("container-token".into());
     scene
@@ -43,7 +40,7 @@ fn imds(scene: AwsScene) -> AwsScene {
     scene.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint)
 }
 
-fn profile(scene: AwsScene) -> AwsScene {
+pub fn profile(scene: AwsScene) -> AwsScene {
     let text = format!("[default]\naws_access_key_id = {STATIC_ID}\naws_secret_access_key = {STATIC_SECRET}\n");
     let path = scene.scene.write_mode("credentials", text.as_bytes(), 0o600).display().to_string();
     scene.variable("AWS_SHARED_CREDENTIALS_FILE", &path)
@@ -60,7 +57,7 @@ const SOURCES: [(&str, &str, Set); 5] = [
 ];
 
 /// Who signed the one read.
-fn signer(scene: &AwsScene) -> Option<&'static str> {
+pub fn signer(scene: &AwsScene) -> Option<&'static str> {
     scene.fake.calls("GetParameters").last().and_then(|call| call.signed_with)
 }
 
@@ -183,132 +180,6 @@ fn a_reply_of_another_account_is_refused() {
 }
 
 #[test]
-fn nothing_in_the_environment_sends_requests_elsewhere_or_starts_a_program() {
-    let evil = Fake::start();
-    let scene = static_keys(scene());
-    let marker = scene.scene.path("marker").display().to_string();
-    let config = format!(
-        "[default]\ncredential_process = touch {marker}\nendpoint_url = {0}\nservices = evil\n\
-         [services evil]\nssm =\n  endpoint_url = {0}\n[profile p]\ncredential_process = touch {marker}\n",
-        evil.endpoint()
-    );
-    let config = scene.scene.write("config", config.as_bytes()).display().to_string();
-    let bundle = scene.scene.write("bundle.pem", b"not a certificate").display().to_string();
-    let mut scene = scene.variable("AWS_CONFIG_FILE", &config);
-    let own = scene.scene.path("").display().to_string();
-    scene = scene.variable("HOME", &own);
-    for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_KMS"] {
-        scene = scene.variable(name, &evil.endpoint());
-    }
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
-        scene = scene.variable(name, &evil.endpoint());
-    }
-    for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
-        scene = scene.variable(name, &bundle);
-    }
-    assert_eq!(scene.environment()["A"], canary("A"));
-    // The role is assumed where the policy's endpoint is, too.
-    let scene = scene.stores(&format!("role_arn = \"{}\"\n", role()));
-    assert_eq!(scene.environment()["A"], canary("A"));
-    assert_eq!(signer(&scene), Some("assume-role"));
-    // Pinned to the profile, there is only the program, and it is not started.
-    let mut scene = scene.stores("credential_source = \"profile\"\n");
-    let outcome = scene.fails().expect_status(124);
-    assert!(outcome.err().contains("credential_process"), "{}", outcome.transcript());
-    scene = scene.stores("profile = \"p\"\n");
-    scene.fails().expect_status(124);
-    assert!(!std::path::Path::new(&marker).exists(), "credential_process was started");
-    assert_eq!(evil.connections(), 0);
-}
-
-#[test]
-fn a_container_endpoint_outside_this_host_is_not_asked_in_clear() {
-    for uri in ["http://evil.example/credentials", "http://10.1.2.3/credentials", "http://127.0.0.1.evil.example/c"] {
-        let scene = scene().variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri).deadline("3s");
-        let (outcome, took) = timed(|| scene.fails());
-        assert_eq!(outcome.status.code(), Some(124), "{uri}: {}", outcome.transcript());
-        assert!(took < Duration::from_secs(2), "{uri}: {took:?}");
-    }
-}
-
-#[test]
-fn the_addresses_of_ecs_eks_and_ec2() {
-    let addresses = ["169.254.169.254/32", "169.254.170.2/32", "169.254.170.23/32"];
-    let Some(network) = Network::with(&addresses) else { return };
-    network.inside(|| {
-        let bind = |address: &str| TcpListener::bind((address, 80)).unwrap();
-        let relative = scene().variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/credentials/ecs");
-        relative.fake.also_listen(bind("169.254.170.2"), None);
-        assert_eq!(relative.environment()["A"], canary("A"));
-        assert_eq!(signer(&relative), Some("container"));
-
-        let eks = scene();
-        eks.fake.world().credentials.container_token = Some("pod-token".into());
-        let token = eks.scene.write("pod-token", b"pod-token").display().to_string();
-        let eks = eks
-            .variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/credentials/eks")
-            .variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token);
-        eks.fake.also_listen(bind("169.254.170.23"), None);
-        assert_eq!(eks.environment()["A"], canary("A"));
-        assert_eq!(signer(&eks), Some("container"));
-
-        // No instance metadata: nobody listens, then somebody who never answers. No hang of a minute.
-        let none = scene();
-        let (outcome, took) = timed(|| none.fails());
-        assert_eq!(outcome.status.code(), Some(124), "{}", outcome.transcript());
-        assert!(took < Duration::from_secs(6), "{took:?}");
-        let ec2 = scene().deadline("3s");
-        ec2.fake.also_listen(bind("169.254.169.254"), None);
-        ec2.fake.fault(Fault::on("PUT /latest/api/token", Action::Silence));
-        let (outcome, took) = timed(|| ec2.fails());
-        assert!(took < Duration::from_secs(4), "{took:?}: {}", outcome.transcript());
-        ec2.fake.forget();
-        assert_eq!(ec2.environment()["A"], canary("A"));
-        assert_eq!(signer(&ec2), Some("imds"));
-        let off = AwsScene::without_credentials(Fake::start()).secrets("[secrets]\nA = {}\n");
-        let off = off.variable("AWS_EC2_METADATA_DISABLED", "true");
-        off.fails().expect_status(124);
-    });
-}
-
-#[test]
-fn an_instance_without_a_role_has_no_credentials() {
-    let Some(network) = Network::with(&["169.254.169.254/32"]) else { return };
-    network.inside(|| {
-        let scene = scene();
-        scene.fake.also_listen(TcpListener::bind(("169.254.169.254", 80)).unwrap(), None);
-        scene.fake.world().credentials.instance_role = None;
-        scene.fails().expect_status(124);
-        assert_eq!(scene.fake.count("GetParameters"), 0);
-    });
-}
-
-#[test]
-fn a_name_server_that_never_answers_does_not_outlive_the_deadline() {
-    let Some(network) = Network::with(&[]) else { return };
-    network.inside(|| {
-        name_server(false);
-        let mut scene = static_keys(scene()).deadline("3s");
-        scene.stores = "region = \"eu-west-1\"\n".into();
-        let policy = scene.policy();
-        let arguments = ["run", "--policy", &policy, "--", "echo", "started"];
-        let files = [("resolv.conf", "nameserver 127.0.0.1\n"), ("hosts", "127.0.0.1 localhost\n")];
-        let (outcome, took) = timed(|| with_etc(&scene.scene, &files, &arguments));
-        assert_eq!(outcome.status.code(), Some(122), "{}", outcome.transcript());
-        assert!(took < Duration::from_secs(4), "{took:?}");
-        assert!(outcome.out().is_empty());
-        end_name_server();
-        // No name server at all, and none that is named.
-        for text in ["", "nameserver 127.0.0.1\n"] {
-            let files = [("resolv.conf", text), ("hosts", "127.0.0.1 localhost\n")];
-            let (outcome, took) = timed(|| with_etc(&scene.scene, &files, &arguments));
-            assert_eq!(outcome.status.code(), Some(122), "{}", outcome.transcript());
-            assert!(took < Duration::from_secs(4), "{took:?}");
-        }
-    });
-}
-
-#[test]
 fn a_session_of_the_environment_is_used_with_its_token_and_stripped_with_it() {
     let scene = scene();
     let key =
@@ -337,24 +208,4 @@ fn keys_that_were_not_used_are_the_childs_own() {
     assert_eq!(scene.environment()["AWS_ACCESS_KEY_ID"], STATIC_ID);
     let scene = container(static_keys(self::scene())).stores("credential_source = \"container\"\n");
     assert_eq!(scene.environment()["AWS_ACCESS_KEY_ID"], STATIC_ID);
-}
-
-#[test]
-fn a_proxy_of_the_environment_never_sees_credentials() {
-    // Where the host file lets proxies count, they are for AWS: what hands out keys is on this host or link.
-    let evil = Fake::start();
-    let scene = container(scene()).deadline("5s");
-    let endpoint = evil.endpoint();
-    let scene = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
-        .iter()
-        .fold(scene, |scene, name| scene.variable(name, &endpoint));
-    if !crate::have(&["unshare", "mount"], true) {
-        return;
-    }
-    let policy = scene.policy();
-    let files = [("vouchsafe/host.toml", "[network]\nenv_endpoint = true\n")];
-    let outcome = with_etc(&scene.scene, &files, &["run", "--policy", &policy, "--", "printenv", "A"]);
-    let asked: Vec<_> = evil.records().into_iter().map(|record| (record.target, record.request.headers)).collect();
-    assert!(asked.is_empty(), "{asked:?}\n{}", outcome.transcript());
-    assert_eq!(outcome.expect_status(0).out(), "canary-of-A\n");
 }

@@ -96,3 +96,20 @@ fn the_record_names_what_was_read_and_by_which_calls() {
     assert_eq!(failed["event"], "access.failed", "{failed}");
     assert!(!failed["requests"].as_array().unwrap().is_empty(), "{failed}");
 }
+
+#[test]
+fn one_parameter_whose_key_cannot_be_used_is_named() {
+    let scene = AwsScene::numbered(25);
+    let key = scene.fake.key();
+    {
+        let mut world = scene.fake.world();
+        world.ssm.parameters.get_mut("/test/api/S013").unwrap().versions[0].key = Some(key.clone());
+        world.kms.keys.get_mut(&key).unwrap().state = "Disabled";
+    }
+    let outcome = scene.fails().expect_status(122);
+    assert!(outcome.err().contains("S013") && !outcome.err().contains("S012"), "{}", outcome.transcript());
+    scene.fake.world().kms.keys.get_mut(&key).unwrap().state = "Enabled";
+    scene.fake.world().kms.denied.push(key);
+    let outcome = scene.fails();
+    assert!(outcome.err().contains("S013") && !outcome.err().contains("S012"), "{}", outcome.transcript());
+}

@@ -1,5 +1,6 @@
 //! AWS: `ssm` and `kms` stores, the real binary against [`fake`] (strict, scriptable) and [`moto`] (breadth).
 
+mod addresses;
 mod commands;
 mod credentials;
 mod differential;

@@ -256,3 +256,18 @@ fn nothing_is_written_or_removed_in_another_account() {
     let scene = AwsScene::new().secrets("[secrets]\nA = {}\n").stores("account = \"111122223333\"\n");
     scene.set("A", &canary("new")).expect_status(0);
 }
+
+#[test]
+fn a_write_is_written_down_whether_or_not_it_succeeds() {
+    let scene = AwsScene::new().secrets("[secrets]\nA = {}\n");
+    scene.set("A", &canary("new")).expect_status(0);
+    let done = scene.scene.audit().pop().unwrap();
+    assert_eq!((&done["outcome"], &done["secrets"][0]["version"]), (&json!("succeeded"), &json!(1)), "{done}");
+    assert!(!done["requests"].as_array().unwrap().is_empty(), "the ids of the calls: {done}");
+    scene.fake.fault(Fault::error("PutParameter", 400, "AccessDeniedException"));
+    let outcome = scene.set("A", &canary("newer"));
+    assert!(outcome.err().contains("ssm:PutParameter"), "{}", outcome.transcript());
+    let failed = scene.scene.audit().pop().unwrap();
+    assert_eq!(failed["outcome"], "failed", "{failed}");
+    scene.says_nothing(&outcome);
+}

@@ -56,6 +56,8 @@ impl StreamSink {
             0 => Target::Stdin(std::io::stdin()),
             1 => Target::Stdout(std::io::stdout()),
             2 => Target::Stderr(std::io::stderr()),
+            // The number may meanwhile be that of a file of ours, another sink's even; nobody collects what goes there.
+            _ if !crate::sys::is_inherited(number) => return Err(refused("is not open")),
             _ => Target::Other(inherited(number).map_err(|errno| match errno {
                 Errno::BADF | Errno::NOENT => refused("is not open"),
                 Errno::ACCESS => refused("cannot be written to"),

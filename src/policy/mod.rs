@@ -1,6 +1,6 @@
 //! The policy: what one service gets in one environment. It does not know how a store works.
 //!
-//! - [`file`]: TOML text to types, with errors that cite the line;
+//! - [`mod@file`]: TOML text to types, with errors that cite the line;
 //! - [`locate`]: where a policy is found;
 //! - [`model`]: the types;
 //! - [`pattern`], [`template`]: the two small languages inside;

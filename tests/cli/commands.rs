@@ -146,6 +146,26 @@ fn a_copy_arrives_and_nothing_is_shown() {
 }
 
 #[test]
+fn a_copy_takes_the_field_that_is_bound_and_nothing_beside_it() {
+    let scene = Scene::sealed(&["A", "ITEM"]);
+    scene.verb_reading(&["set", "ITEM"], br#"{"a":"value of a","b":"value of b"}"#).expect_status(0);
+    let text = std::fs::read_to_string(scene.write_policy()).unwrap();
+    let target = text.replace("environment = \"test\"", "environment = \"prod\"").replace("sealed.age", "prod.age");
+    scene.write("prod.toml", target.as_bytes());
+    let copy = |field: &str, status| {
+        let bound = format!("\nA = {{ item = \"ITEM\", field = \"{field}\" }}\n");
+        let source = text.replace("\nA = {}\n", &bound);
+        assert_ne!(source, text, "the binding is replaced");
+        scene.write("source.toml", source.as_bytes());
+        scene.vouchsafe(&["copy", "--from", "source.toml", "--to", "prod.toml", "A"]).expect_status(status);
+    };
+    copy("/c", 122);
+    copy("/a", 0);
+    let line = ["run", "--policy", "prod.toml", "--only", "A", "--", "printenv", "A"];
+    assert_eq!(scene.vouchsafe(&line).expect_status(0).out(), "value of a\n");
+}
+
+#[test]
 fn check_says_what_is_due_and_run_refuses_where_it_shall() {
     let scene = |rules: &str| {
         let scene = Scene::sealed(&[]).policy(&format!("[secrets]\nA = {{ max_age = \"30d\"{rules} }}\n"));

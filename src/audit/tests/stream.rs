@@ -34,8 +34,14 @@ mod rustix {
     }
 }
 
+/// As a descriptor that the process was started with: exec leaves it open.
+fn inheritable(fd: &OwnedFd) -> i32 {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
+    fd.as_raw_fd()
+}
+
 fn on(fd: &OwnedFd) -> Result<Auditor, AuditError> {
-    Auditor::open(&[Sink::Fd(fd.as_raw_fd())], context())
+    Auditor::open(&[Sink::Fd(inheritable(fd))], context())
 }
 
 fn verified(bytes: &[u8]) -> Report {
@@ -87,7 +93,7 @@ fn the_longest_that_there_can_be_fits() {
         policy_digest: long.clone(),
         command: Some(CommandNote { path: long.clone(), argument_count: usize::MAX }),
     };
-    let mut auditor = Auditor::open(&[Sink::Fd(writer.as_raw_fd())], longest).unwrap();
+    let mut auditor = Auditor::open(&[Sink::Fd(inheritable(&writer))], longest).unwrap();
     let note = SecretNote {
         name: long.clone(),
         store: long.clone(),
@@ -156,6 +162,9 @@ fn descriptors_that_keep_nothing_are_refused() {
         Err(AuditError::Stream { error, .. }) if error.kind() == std::io::ErrorKind::BrokenPipe
     ));
     assert!(matches!(Auditor::open(&[Sink::Fd(1 << 20)], context()), Err(AuditError::Descriptor { .. })), "closed");
+    let (_reader, ours) = rustix::pipe();
+    let opened = Auditor::open(&[Sink::Fd(ours.as_raw_fd())], context());
+    assert!(matches!(opened, Err(AuditError::Descriptor { .. })), "opened by the process itself");
     let device = |path| OwnedFd::from(File::options().write(true).open(path).unwrap());
     assert!(matches!(on(&device("/dev/null")), Err(AuditError::Descriptor { .. })));
     let full = device("/dev/full");

@@ -20,7 +20,7 @@ impl Problem {
     pub fn of_call<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Self {
         match error {
             SdkError::ConstructionFailure(_) => Self::Invalid("the request could not be built"),
-            SdkError::TimeoutError(_) => Self::Unreachable(Leg::Connection),
+            SdkError::TimeoutError(_) => Self::Unreachable(Leg::Answer),
             SdkError::DispatchFailure(failure) => {
                 failure.as_connector_error().map_or(Self::Unreachable(Leg::Connection), Self::of_connector)
             }

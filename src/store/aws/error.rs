@@ -114,8 +114,10 @@ pub enum Problem {
 pub enum Leg {
     /// The name of the endpoint was not resolved.
     Name,
-    /// It was not answered, refused or broken off.
+    /// It was refused or broken off.
     Connection,
+    /// It stands, and no answer came in time: the request may be under way still.
+    Answer,
 }
 
 /// Why TLS failed.
@@ -199,6 +201,7 @@ impl fmt::Display for Problem {
             Self::Unknown => write!(f, "AWS refused the request for an unknown reason"),
             Self::Unreachable(Leg::Name) => write!(f, "the name of the AWS endpoint cannot be resolved"),
             Self::Unreachable(Leg::Connection) => write!(f, "the AWS endpoint cannot be reached"),
+            Self::Unreachable(Leg::Answer) => write!(f, "the AWS endpoint does not answer"),
             Self::Unsettled => write!(f, "the write got no clear answer, so it may or may not have happened"),
             Self::VersionCap => {
                 write!(f, "the parameter has 100 versions and the oldest one has a label, so AWS takes no new one")

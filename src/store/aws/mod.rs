@@ -36,7 +36,7 @@ use tokio::runtime::Runtime;
 
 use self::credentials::{Current, Sources};
 use self::error::{Asked, AwsError, Problem};
-use self::retry::{random, repetition, wait};
+use self::retry::{Repetition, random, repetition, wait};
 use self::transport::{Addresses, host_of, is_loopback};
 use super::identity::Environment;
 use crate::policy::model::{AwsAccess, HostNetwork};
@@ -135,6 +135,7 @@ impl<'a> Aws<'a> {
             empty => empty.insert(set_up(self.access)?),
         };
         live.calls.deadline.set(Some(deadline));
+        live.calls.overdue.take();
         let Live { runtime, calls } = live;
         let all = async {
             calls.ensure_credentials().await.map_err(AwsError::from)?;
@@ -143,7 +144,7 @@ impl<'a> Aws<'a> {
         runtime.block_on(async {
             tokio::time::timeout_at(deadline.into(), all)
                 .await
-                .unwrap_or_else(|_| Err(AwsError::from(Problem::Deadline).into()))
+                .unwrap_or_else(|_| Err(calls.overdue.take().unwrap_or_else(|| Problem::Deadline.into()).into()))
         })
     }
 }
@@ -174,6 +175,8 @@ pub struct Calls<'a> {
     sources: Sources,
     current: Current,
     deadline: Cell<Option<Instant>>,
+    /// What the deadline means if it comes now, where that is more than that there was no answer.
+    overdue: RefCell<Option<AwsError>>,
     refreshing: tokio::sync::Mutex<()>,
     ssm: OnceCell<aws_sdk_ssm::Client>,
     kms: OnceCell<aws_sdk_kms::Client>,
@@ -222,6 +225,7 @@ impl<'a> Calls<'a> {
             sources,
             current,
             deadline: Cell::new(None),
+            overdue: RefCell::default(),
             refreshing: tokio::sync::Mutex::new(()),
             ssm: OnceCell::new(),
             kms: OnceCell::new(),
@@ -281,7 +285,18 @@ impl<'a> Calls<'a> {
                 continue;
             }
             failures += 1;
+            if repetition(&problem) == Repetition::Patient {
+                self.at_the_deadline_say(problem.clone().of(asked));
+            }
             self.pause(&problem, failures).await.ok_or_else(|| problem.of(asked))?;
+        }
+    }
+
+    /// Should the deadline come from now on, this is why. That a write may have happened outweighs everything.
+    pub fn at_the_deadline_say(&self, error: AwsError) {
+        let mut overdue = self.overdue.borrow_mut();
+        if overdue.as_ref().is_none_or(|held| held.problem != Problem::Unsettled) {
+            *overdue = Some(error);
         }
     }
 
@@ -327,6 +342,23 @@ impl<'a> Calls<'a> {
             }
             None => Err(Problem::BadAnswer("it does not say of which account it is")),
         }
+    }
+
+    /// Refuses to change or look back into anything in another account than the policy pins: those answers do not say where
+    /// they come from. `GetCallerIdentity` needs no permission (STS API reference).
+    ///
+    /// # Errors
+    /// The account is another one, or could not be learned.
+    pub async fn require_account(&self) -> Result<(), AwsError> {
+        if self.access.policy.account.is_none() {
+            return Ok(());
+        }
+        let asked = Asked { action: "sts:GetCallerIdentity", resource: "the account".to_owned() };
+        let mut config = aws_sdk_sts::config::Builder::from(&self.config);
+        config.set_endpoint_url(endpoint(self.access, Service::Sts));
+        let client = aws_sdk_sts::Client::from_conf(config.build());
+        let answer = self.read(&asked, || client.get_caller_identity().send()).await?;
+        self.check_account(answer.arn.as_deref()).map_err(|problem| problem.of(&asked))
     }
 
     async fn ensure_credentials(&self) -> Result<(), Problem> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::error::{Leg, Problem};
+use super::error::Problem;
 
 /// The bound before the first repetition where something is broken.
 const FIRST_IF_BROKEN: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ pub enum Repetition {
 pub fn repetition(problem: &Problem) -> Repetition {
     match problem {
         Problem::Throttled | Problem::Contended => Repetition::Patient,
-        Problem::ServerFault | Problem::Unreachable(Leg::Connection | Leg::Name) => Repetition::Few,
+        Problem::ServerFault | Problem::Unreachable(_) => Repetition::Few,
         _ => Repetition::Never,
     }
 }
@@ -115,6 +115,7 @@ pub async fn concurrently<T, E, F: Future<Output = Result<T, E>>>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::Leg;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3600);

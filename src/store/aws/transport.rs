@@ -97,10 +97,16 @@ fn is_aws(host: &str) -> bool {
     SUFFIXES.iter().any(|suffix| host.ends_with(suffix))
 }
 
-/// A client that keeps to `addresses`. `proxies`: those of the environment count.
+/// A client that keeps to `addresses`. `proxies`: those of the environment count, but never towards this host or the metadata
+/// addresses, where credentials come from.
 #[must_use]
 pub fn client(addresses: Addresses, tls: TlsContext, names: Names, proxies: bool) -> SharedHttpClient {
-    let inner = Builder::new().build_with_connector_fn(move |settings, components| {
+    let near = proxies.then(|| connect(tls.clone(), names.clone(), false));
+    SharedHttpClient::new(Guarded { far: connect(tls, names, proxies), near, addresses: Arc::new(addresses) })
+}
+
+fn connect(tls: TlsContext, names: Names, proxies: bool) -> SharedHttpClient {
+    let client = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(tls.clone())
@@ -109,25 +115,29 @@ pub fn client(addresses: Addresses, tls: TlsContext, names: Names, proxies: bool
         builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         builder.build_with_resolver(names.clone())
     });
-    SharedHttpClient::new(Guarded { inner, addresses: Arc::new(addresses) })
+    SharedHttpClient::new(client)
 }
 
 #[derive(Debug)]
 struct Guarded {
-    inner: SharedHttpClient,
+    far: SharedHttpClient,
+    /// Only where `far` may use a proxy.
+    near: Option<SharedHttpClient>,
     addresses: Arc<Addresses>,
 }
 
 impl HttpClient for Guarded {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        let inner = self.inner.http_connector(settings, components);
-        SharedHttpConnector::new(GuardedConnector { inner, addresses: Arc::clone(&self.addresses) })
+        let far = self.far.http_connector(settings, components);
+        let near = self.near.as_ref().map(|near| near.http_connector(settings, components));
+        SharedHttpConnector::new(GuardedConnector { far, near, addresses: Arc::clone(&self.addresses) })
     }
 }
 
 #[derive(Debug)]
 struct GuardedConnector {
-    inner: SharedHttpConnector,
+    far: SharedHttpConnector,
+    near: Option<SharedHttpConnector>,
     addresses: Arc<Addresses>,
 }
 
@@ -136,7 +146,12 @@ impl HttpConnector for GuardedConnector {
         if !self.addresses.allow(request.uri()) {
             return HttpConnectorFuture::ready(Err(ConnectorError::user(Box::new(Barred))));
         }
-        let answer = self.inner.call(request);
+        let host = request.uri().split_once("://").map_or("", |(_, rest)| host_of(rest));
+        let connector = match &self.near {
+            Some(near) if is_loopback(host) || is_metadata(host) => near,
+            _ => &self.far,
+        };
+        let answer = connector.call(request);
         HttpConnectorFuture::new(async move { read_all(answer.await?).await })
     }
 }

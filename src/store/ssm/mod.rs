@@ -174,7 +174,10 @@ impl Versions for Parameters<'_> {
     }
 
     fn history(&mut self, item: &ItemName, deadline: Instant) -> Result<Vec<VersionNote>, StoreError> {
-        let past = self.run(deadline, async |calls| Ok(read::history(calls, item.as_str()).await?))?;
+        let past = self.run(deadline, async |calls| {
+            calls.require_account().await?;
+            Ok(read::history(calls, item.as_str()).await?)
+        })?;
         let past = past.unwrap_or_default();
         let is_labelled = past.iter().any(|one| one.stages().next().is_some());
         let newest = past.iter().map(|one| one.version).max();

@@ -12,7 +12,7 @@ use super::read::{Past, get_parameter, history};
 use super::{Fault, Refusal};
 use crate::secret::Secret;
 use crate::store::aws::Calls;
-use crate::store::aws::error::{Asked, AwsError, Problem};
+use crate::store::aws::error::{Asked, AwsError, Leg, Problem};
 use crate::store::aws::retry::{Repetition, repetition};
 
 /// Versions that Parameter Store keeps (PutParameter, "ParameterMaxVersionLimitExceeded").
@@ -30,6 +30,7 @@ pub(super) struct Order<'o> {
 pub(super) async fn put(calls: &Calls<'_>, order: &Order<'_>) -> Result<Option<u64>, Fault> {
     check_name(order.name, calls.region()).map_err(|rule| Refusal::Name(order.name.to_owned(), rule))?;
     let value = check_value(order.value.expose()).map_err(|rule| Refusal::Value(order.name.to_owned(), rule))?;
+    calls.require_account().await?;
     let past = history(calls, order.name).await?;
     if past.is_some() && order.only_if_absent {
         return Ok(None);
@@ -52,6 +53,8 @@ pub(super) async fn put(calls: &Calls<'_>, order: &Order<'_>) -> Result<Option<u
         request.set_key_id(order.key.map(ToOwned::to_owned)).tier(tier.clone()).overwrite(base > 0).send()
     };
     let mut failures = 0;
+    // From here on nobody can say before the end whether it was written.
+    calls.at_the_deadline_say(Problem::Unsettled.of(&asked));
     let number = loop {
         let problem = match calls.once(call).await {
             Ok(answer) => match u64::try_from(answer.version) {
@@ -67,6 +70,9 @@ pub(super) async fn put(calls: &Calls<'_>, order: &Order<'_>) -> Result<Option<u
         }
         if let Some(number) = settle(calls, order, base, &problem, &asked).await? {
             break number;
+        }
+        if problem == Problem::Unreachable(Leg::Answer) {
+            break wait_for(calls, order, base, &asked).await?;
         }
         if problem == Problem::Exists {
             return if order.only_if_absent { Ok(None) } else { Err(Problem::Contended.of(&asked).into()) };
@@ -115,6 +121,19 @@ async fn settle(
     }
 }
 
+/// After an attempt that was sent and not answered: it may be under way still, so another one could make a second version.
+/// Its version is waited for, until the deadline.
+async fn wait_for(calls: &Calls<'_>, order: &Order<'_>, base: u64, asked: &Asked) -> Result<u64, AwsError> {
+    let problem = Problem::Throttled;
+    for failures in 1.. {
+        calls.pause(&problem, failures).await.ok_or_else(|| Problem::Unsettled.of(asked))?;
+        if let Some(number) = settle(calls, order, base, &problem, asked).await? {
+            return Ok(number);
+        }
+    }
+    Err(Problem::Unsettled.of(asked))
+}
+
 async fn verify_type(calls: &Calls<'_>, name: &str, number: u64) -> Result<(), Fault> {
     let asked = Asked { action: "ssm:GetParameterHistory", resource: name.to_owned() };
     for failures in 1.. {
@@ -135,9 +154,11 @@ async fn verify_type(calls: &Calls<'_>, name: &str, number: u64) -> Result<(), F
 /// Removes a parameter with all its versions; `false` if there is none.
 pub(super) async fn remove(calls: &Calls<'_>, name: &str) -> Result<bool, Fault> {
     check_name(name, calls.region()).map_err(|rule| Refusal::Name(name.to_owned(), rule))?;
+    calls.require_account().await?;
     let asked = Asked { action: "ssm:DeleteParameter", resource: name.to_owned() };
     let client = calls.ssm();
     let mut failures = 0;
+    calls.at_the_deadline_say(Problem::Unsettled.of(&asked));
     loop {
         let problem = match calls.once(|| client.delete_parameter().name(name).send()).await {
             Ok(_) => return Ok(true),
