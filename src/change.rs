@@ -59,7 +59,7 @@ pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
     write_one(&setting, &options.name, &item, Event::SecretRemoved, |store, _| {
         match store.remove(&item.item, setting.deadline())? {
             true => Ok(None),
-            false => Err(absent(&options.name, &item)),
+            false => Err(absent(&setting, &options.name, &item)),
         }
     })?;
     output::print(&format!("{} is removed; the binding in the policy is still there\n", options.name))
@@ -110,7 +110,7 @@ fn read_for_copy(from: &Setting<'_>, caller: &Caller, name: &VariableName, item:
         Ok(Some(Answer::Found(found))) => {
             pick(name, found.value, item.field.as_ref()).map(|value| Fetched { value, ..found }).map_err(Error::from)
         }
-        Ok(_) => Err(absent(name, item)),
+        Ok(_) => Err(absent(from, name, item)),
         Err(error) => Err(error),
     };
     let found = match found {
@@ -177,8 +177,8 @@ fn author(caller: &Caller) -> String {
     text.chars().take(200).collect()
 }
 
-fn absent(name: &VariableName, item: &ItemRef) -> Error {
-    NoItem { name: name.clone(), place: place_of(item) }.into()
+fn absent(setting: &Setting<'_>, name: &VariableName, item: &ItemRef) -> Error {
+    NoItem { name: name.clone(), place: place_of(item), selection: setting.selection() }.into()
 }
 
 /// A binding to one version or to a field names something that a new value would not be.

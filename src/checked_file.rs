@@ -109,6 +109,9 @@ impl FileError {
             }
             FileErrorKind::Writable { at, .. } => Some(format!("chmod go-w {}", show(at))),
             FileErrorKind::Readable { .. } => Some(format!("chmod 0600 {}", show(&self.path))),
+            FileErrorKind::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Some(format!("namei -l {}   # shows which file or folder above it keeps you out", show(&self.path)))
+            }
             FileErrorKind::Io(_)
             | FileErrorKind::NotRegular
             | FileErrorKind::TooLarge { .. }

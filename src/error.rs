@@ -116,7 +116,7 @@ impl Class {
         match self {
             Self::Audit => "the audit record could not be written, so there was no access",
             Self::Denied => "the policy does not grant it",
-            Self::Differences => "`policy diff`: the policies differ",
+            Self::Differences => "reserved for `policy diff`: the policies differ",
             Self::Due => "`check`: something is due, missing or incomplete",
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",

@@ -17,6 +17,7 @@ use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::show;
 use crate::policy::file::HOST_FILE;
+use crate::policy::locate::HOST_FOLDER;
 use crate::setting::{Setting, is_root};
 use crate::{caller, output};
 
@@ -134,16 +135,22 @@ impl Layout {
 
     fn what_next(&self, options: &cli::Init) -> String {
         let service = options.service.as_ref().map(|service| format!(" --service {service}")).unwrap_or_default();
+        let select_by_name = format!("`--env {}{service}`", options.env);
+        let search = if self.policy.starts_with(HOST_FOLDER) {
+            format!("{select_by_name} finds the same policy\n")
+        } else if is_root() {
+            format!("root does not search the current folder: {select_by_name} alone does not find this policy\n")
+        } else {
+            format!("from the folder above `policies`, {select_by_name} finds the same policy\n")
+        };
         let select = format!("--policy {}", shell_word(&show(&self.policy)));
         format!(
             "policy    {}\nstore     {}\nidentity  {}   (keep a copy in a safe place: without it the store does not open)\naudit     {}\n\n\
-             next:\n  vouchsafe set EXAMPLE_TOKEN {select} --generate\n  vouchsafe run {select} -- printenv EXAMPLE_TOKEN\n\
-             from the folder above `policies`, `--env {}{service}` finds the same policy\n",
+             next:\n  vouchsafe set EXAMPLE_TOKEN {select} --generate\n  vouchsafe run {select} -- printenv EXAMPLE_TOKEN\n{search}",
             show(&self.policy),
             show(&self.sealed),
             show(&self.identity),
             show(&self.log),
-            options.env
         )
     }
 }
@@ -164,12 +171,14 @@ fn shell_word(text: &str) -> String {
 /// exception: a wrapper that may not look whether there is one refuses, so root's identity would stop everybody else. The
 /// identity has its own mode.
 fn make_folder(path: &Path) -> Result<(), Error> {
-    let is_new = std::fs::symlink_metadata(path).is_err();
-    let is_for_all = is_new && Path::new(HOST_FILE).parent() == Some(path);
+    // The folder itself may be what is asked for, or one above it.
+    let for_all = Path::new(HOST_FILE)
+        .parent()
+        .filter(|folder| path.starts_with(folder) && std::fs::symlink_metadata(folder).is_err());
     let make = || {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         // Not by `mode`: root's umask may take it away again.
-        if is_for_all { std::fs::set_permissions(path, Permissions::from_mode(0o755)) } else { Ok(()) }
+        for_all.map_or(Ok(()), |folder| std::fs::set_permissions(folder, Permissions::from_mode(0o755)))
     };
     make().map_err(|error: io::Error| InitError::Io(path.to_owned(), plain_io(&error)).into())
 }

@@ -70,6 +70,13 @@ impl<'e> Setting<'e> {
         Ok(Self { policy, host, aws: Notes::default(), variable })
     }
 
+    /// The option that selects this policy, for hints.
+    #[must_use]
+    pub fn selection(&self) -> String {
+        let path = self.policy.files.first().map(|path| show(path)).unwrap_or_default();
+        format!("--policy {path}")
+    }
+
     /// The sinks that count: the host's where it has some, else the policy's.
     #[must_use]
     pub fn sinks(&self) -> &[Sink] {
@@ -156,7 +163,7 @@ impl<'e> Setting<'e> {
     ///
     /// # Errors
     /// None of them can; the last failure is the one told.
-    pub fn document_in(&self, bytes: &[u8]) -> Result<Document, Error> {
+    pub fn document_in(&self, path: &Path, bytes: &[u8]) -> Result<Document, Error> {
         let (mut failure, deadline) = (None, self.deadline());
         for (name, store) in &self.policy.stores {
             let opened = match store {
@@ -166,7 +173,13 @@ impl<'e> Setting<'e> {
             };
             match opened {
                 Ok(document) => return Ok(document),
-                Err(error) => failure = Some(error),
+                Err(mut error) => {
+                    // Not the store's own file, though the same keys open it.
+                    if let StoreErrorKind::Sealed(sealed) = &mut error.kind {
+                        path.clone_into(&mut sealed.path);
+                    }
+                    failure = Some(error);
+                }
             }
         }
         Err(failure

@@ -142,7 +142,7 @@ pub struct Check {
     /// Which policy.
     #[command(flatten)]
     pub selection: Selection,
-    /// Look at the policy and at file modes only; open no store.
+    /// Look at the policy and at the modes of the stores' files only; open no store.
     #[arg(long)]
     pub offline: bool,
     /// Print the IAM policy that a command needs on AWS, and nothing else; open no store.
@@ -172,11 +172,12 @@ pub struct List {
     /// Which policy.
     #[command(flatten)]
     pub selection: Selection,
-    /// Show what this sealed file holds, as text that git can compare (textconv). Without an identity, show who can open it.
+    /// Show what this sealed file holds, as text that git can compare (textconv). Without a policy, or an identity that
+    /// opens the file, show who can open it.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// One JSON object.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "file")]
     pub json: bool,
 }
 

@@ -53,6 +53,18 @@ pub(super) fn verb_of(arguments: &[OsString]) -> Option<String> {
 
 /// Why clap's own suggestion is not taken: it finds `init` near to `printenv`.
 fn verb_like(typed: &str) -> Option<String> {
+    // What others call it. First of all the one that is not there on purpose: `get` is near to `set`.
+    match typed {
+        "get" | "read" | "show" | "export" | "env" | "print" | "cat" => {
+            return Some("no command prints a value: vouchsafe run --env ENVIRONMENT -- printenv NAME".into());
+        }
+        "exec" => return Some("vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into()),
+        "write" | "put" | "add" | "edit" => return Some("vouchsafe set NAME --env ENVIRONMENT".into()),
+        "delete" | "rm" | "unset" => return Some("vouchsafe remove NAME --env ENVIRONMENT".into()),
+        "ls" => return Some("vouchsafe list --env ENVIRONMENT".into()),
+        "rotate" => return Some("vouchsafe set NAME --env ENVIRONMENT --generate".into()),
+        _ => {}
+    }
     let known = definition();
     let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).collect();
     suggest(typed, names).map(|name| format!("did you mean `{name}`?"))

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Entry, Seen, entries_table, iam, look, unasked};
+use crate::audit::AuditError;
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
@@ -40,8 +41,14 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
         return iam::print(&setting.policy, command);
     }
     let mut findings = writing_findings(&setting.policy);
+    if let Err(error) = setting.refuse_what_only_supervision_has() {
+        findings.push(error.to_string());
+    }
     let Seen { entries: secrets, problems, failures } = if options.offline {
         findings.append(&mut file_findings(&setting.policy));
+        if setting.sinks().is_empty() {
+            findings.push(AuditError::NoSink.to_string());
+        }
         Seen { entries: unasked(&setting.policy), problems: Vec::new(), failures: Vec::new() }
     } else {
         look(&setting, "check")?

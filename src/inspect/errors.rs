@@ -63,6 +63,8 @@ pub struct NoItem {
     pub name: VariableName,
     /// Where it should be.
     pub place: String,
+    /// The option that selects the policy.
+    pub selection: String,
 }
 
 impl fmt::Display for NoItem {
@@ -77,6 +79,6 @@ impl Cause for NoItem {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("vouchsafe list   # says what there is".into())
+        Some(format!("vouchsafe list {}   # says what there is", self.selection))
     }
 }

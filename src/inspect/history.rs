@@ -61,7 +61,7 @@ pub fn history(options: &cli::History, parent: &ParentEnv) -> Result<(), Error> 
         .collect();
     versions.sort_by_key(|entry| std::cmp::Reverse(entry.version));
     if versions.is_empty() {
-        return Err(NoItem { name: options.name.clone(), place: place_of(item) }.into());
+        return Err(NoItem { name: options.name.clone(), place: place_of(item), selection: setting.selection() }.into());
     }
     let history = History {
         name: options.name.to_string(),

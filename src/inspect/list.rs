@@ -51,7 +51,8 @@ pub fn list(options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
 }
 
 /// As git's textconv: the text changes whenever the file's content does, and shows none of it. Without a policy there is
-/// neither an identity nor a place to write the access down, so only what is public is shown.
+/// neither an identity nor a place to write the access down, so only what is public is shown; without an identity that
+/// opens the file likewise.
 fn list_file(path: &Path, options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
     let bytes = checked_file::read(path, Use::Public, sealed::MAX_FILE)
         .map_err(|error| Unreadable(error.to_string(), error.hint()))?;
@@ -60,22 +61,36 @@ fn list_file(path: &Path, options: &cli::List, parent: &ParentEnv) -> Result<(),
         || parent.get("VOUCHSAFE_POLICY").is_some()
         || parent.get("VOUCHSAFE_ENV").is_some();
     if !wants_policy {
-        let stanzas = sealed::SealedBytes::parse(&bytes)
-            .and_then(|sealed| sealed.stanza_types())
-            .map_err(|kind| Unreadable(kind.at(path).to_string(), None))?;
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        // The age crate adds a stanza of random kind (C2SP age.md, "grease") that nobody can open.
-        for stanza in stanzas.into_iter().filter(|stanza| !stanza.ends_with("-grease")) {
-            *counts.entry(escape(&stanza)).or_default() += 1;
-        }
-        let lines: String = counts.iter().map(|(stanza, count)| format!("recipients {stanza}: {count}\n")).collect();
-        return output::print(&format!("age file, sealed\n{lines}sha256 {}\n", sha256_hex(&bytes)));
+        return output::print(&public_text(path, &bytes)?);
     }
     let setting = Setting::load(&options.selection, parent)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("list --file"), &[])?;
-    let document = written_down(setting.document_in(&bytes), &mut auditor, "list --file")?;
-    output::print(&document_text(&document))
+    match written_down(setting.document_in(path, &bytes), &mut auditor, "list --file") {
+        Ok(document) => output::print(&document_text(&document)),
+        // `git log -p` ends where a textconv fails: a colleague without the key, or an older version under another one,
+        // must not keep the rest from being shown.
+        Err(error) if error.class() == Class::Identity => {
+            let text = public_text(path, &bytes)?;
+            output::complain(&format!("vouchsafe: only what is public is shown: {error}\n")).unwrap_or_default();
+            output::print(&text)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Who can open the file, and a line that differs where the content does.
+fn public_text(path: &Path, bytes: &[u8]) -> Result<String, Error> {
+    let stanzas = sealed::SealedBytes::parse(bytes)
+        .and_then(|sealed| sealed.stanza_types())
+        .map_err(|kind| Unreadable(kind.at(path).to_string(), None))?;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    // The age crate adds a stanza of random kind (C2SP age.md, "grease") that nobody can open.
+    for stanza in stanzas.into_iter().filter(|stanza| !stanza.ends_with("-grease")) {
+        *counts.entry(escape(&stanza)).or_default() += 1;
+    }
+    let lines: String = counts.iter().map(|(stanza, count)| format!("recipients {stanza}: {count}\n")).collect();
+    Ok(format!("age file, sealed\n{lines}sha256 {}\n", sha256_hex(bytes)))
 }
 
 /// Of what lies on the disk, which is public: it makes the text differ where the content does.

@@ -163,6 +163,8 @@ pub enum Denial {
         names: Vec<VariableName>,
         /// Who asked, in words.
         caller: String,
+        /// What `vouchsafe explain` is to be given to say which grant fails on what.
+        arguments: String,
     },
     /// Names of `--only` that the policy does not have.
     Unknown {
@@ -176,7 +178,7 @@ pub enum Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotGranted { names, caller } => {
+            Self::NotGranted { names, caller, .. } => {
                 write!(f, "no grant gives {} to {caller}", list(names))
             }
             Self::Unknown { names, .. } => write!(f, "the policy has no secret {}", list(names)),
@@ -191,8 +193,8 @@ impl Cause for Denial {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotGranted { .. } => {
-                Some("vouchsafe explain   # takes the same arguments and says which grant fails on what".into())
+            Self::NotGranted { arguments, .. } => {
+                Some(format!("vouchsafe explain{arguments}   # says which grant fails on what"))
             }
             Self::Unknown { nearest, .. } => nearest.as_ref().map(|name| format!("did you mean `{name}`?")),
         }
@@ -245,7 +247,11 @@ pub fn evaluate<'p>(policy: &'p Policy, request: &Request) -> Verdict<'p> {
         denied.extend(bundles.iter().flatten().flatten().cloned());
     }
     if !denied.is_empty() || (bundles.is_some() && matching.is_empty()) {
-        return Verdict::Denied(Denial::NotGranted { names: denied, caller: describe(request) });
+        return Verdict::Denied(Denial::NotGranted {
+            names: denied,
+            caller: describe(request),
+            arguments: arguments(policy, request),
+        });
     }
 
     Verdict::Granted(Grant {
@@ -371,6 +377,14 @@ fn digest_matches(fields: &Match, request: &Request) -> bool {
     let Some(digests) = &fields.sha256 else { return true };
     let digest = request.command.as_ref().and_then(|command| command.sha256.as_ref());
     digest.is_some_and(|digest| digests.contains(digest))
+}
+
+/// What `explain` is to be given to explain this request, as far as it is known here.
+fn arguments(policy: &Policy, request: &Request) -> String {
+    let file = policy.files.first().map(|path| format!(" --policy {}", show(path))).unwrap_or_default();
+    let only = request.only.iter().flatten().map(|name| format!(" --only {name}")).collect::<String>();
+    let command = request.command.as_ref().map(|command| format!(" -- {}", show(&command.found))).unwrap_or_default();
+    format!("{file}{only}{command}")
 }
 
 fn describe(request: &Request) -> String {

@@ -49,6 +49,8 @@ pub enum LocateError {
         places: Vec<PathBuf>,
         /// Whether the current folder was left out because root asked.
         is_root: bool,
+        /// The environment that was asked for.
+        environment: EnvironmentName,
     },
     /// Neither a policy nor an environment was named.
     Unnamed,
@@ -60,7 +62,7 @@ impl fmt::Display for LocateError {
             Self::Mismatch { path, what, says, asked } => {
                 write!(f, "`{}` speaks for the {what} `{says}`, not for `{asked}`", show(path))
             }
-            Self::NotFound { places, is_root } => {
+            Self::NotFound { places, is_root, .. } => {
                 let places: Vec<_> = places.iter().map(|place| format!("`{}`", show(place))).collect();
                 write!(f, "no policy found; looked for {}", places.join(", "))?;
                 if *is_root { f.write_str(" (root does not search the current folder)") } else { Ok(()) }
@@ -82,7 +84,12 @@ impl Cause for LocateError {
         Some(match self {
             Self::Mismatch { what: "service", says, .. } => format!("--service {says}"),
             Self::Mismatch { says, .. } => format!("--env {says}"),
-            Self::NotFound { .. } => "--policy FILE   # or: vouchsafe init".into(),
+            Self::NotFound { environment, is_root: true, .. } => {
+                format!("--policy policies/{environment}.toml   # or: vouchsafe init --env {environment}")
+            }
+            Self::NotFound { environment, .. } => {
+                format!("vouchsafe init --env {environment}   # or name the policy: --policy FILE")
+            }
             Self::Unnamed => "--env ENV, or --policy FILE".into(),
         })
     }
@@ -101,7 +108,7 @@ pub fn locate(wanted: &Wanted, is_there: impl Fn(&Path) -> bool) -> Result<PathB
     let places = places(environment, wanted.service.as_ref(), wanted.is_root);
     match places.iter().find(|place| is_there(place)) {
         Some(place) => Ok(place.clone()),
-        None => Err(LocateError::NotFound { places, is_root: wanted.is_root }),
+        None => Err(LocateError::NotFound { places, is_root: wanted.is_root, environment: environment.clone() }),
     }
 }
 

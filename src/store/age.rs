@@ -114,6 +114,7 @@ impl<'a> AgeFile<'a> {
         };
         write::update(&self.store.path, &keys, guarded).map_err(|failure| match failure {
             Failure::Change(error) => error,
+            Failure::File(Kind::File(error)) if error.is_absent() => fail(Kind::NeverWritten),
             Failure::File(kind) => fail(kind),
         })
     }

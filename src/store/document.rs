@@ -368,7 +368,9 @@ impl Cause for DocumentError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Pending { .. } => Some("vouchsafe rotate --resume   # or --rollback".to_owned()),
+            Self::Pending { .. } => {
+                Some("finish the rotation with the build that began it: this one has no `rotate`".to_owned())
+            }
             _ => None,
         }
     }

@@ -77,7 +77,8 @@ impl<'a> KmsFile<'a> {
 
     fn load(&self, deadline: Instant) -> Result<Document, StoreError> {
         let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
-        let bytes = checked_file::read(path, Use::Public, MAX_FILE).map_err(|error| self.sealed(error.into()))?;
+        let bytes = checked_file::read(path, Use::Public, MAX_FILE)
+            .map_err(|error| self.sealed(if error.is_absent() { Kind::NeverWritten } else { error.into() }))?;
         self.document_in(&bytes, deadline)
     }
 

@@ -225,7 +225,10 @@ impl Cause for SealedError {
                 Some("identities = [\"file:/path/to/key\"]   # in the store's table".to_owned())
             }
             Kind::NoIdentityFits { tried } if tried.iter().any(|one| one.why == DOES_NOT_FIT) => {
-                Some("age-keygen -y KEY   # says whose key it is: one of the store's recipients?".to_owned())
+                let file = |one: &Tried| one.source.strip_prefix("file:").map(ToOwned::to_owned);
+                let mut unfit = tried.iter().filter(|one| one.why == DOES_NOT_FIT);
+                let key = unfit.find_map(file).unwrap_or_else(|| "KEY".to_owned());
+                Some(format!("age-keygen -y {key}   # says whose key it is: one of the store's recipients?"))
             }
             Kind::NoIdentityFits { .. } => {
                 Some("put the key there, or name its place in the store's `identities`".to_owned())

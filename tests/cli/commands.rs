@@ -254,6 +254,42 @@ fn textconv_differs_where_the_content_does() {
     assert!(first.0.contains("recipients X25519: 1\n") && !first.0.contains("grease"), "{}", first.0);
 }
 
+/// `git log -p` ends at the first textconv that fails.
+#[test]
+fn textconv_without_the_identity_shows_what_is_public() {
+    let scene = Scene::sealed(&["A"]);
+    scene.verb_reading(&["set", "A"], b"x").expect_status(0);
+    let public = scene.vouchsafe(&["list", "--file", "sealed.age"]).expect_status(0).out().to_owned();
+    std::fs::remove_file(scene.path("identity.key")).unwrap();
+    let outcome = scene.verb(&["list", "--file", "sealed.age"]).expect_status(0);
+    assert_eq!(outcome.out(), public);
+    assert!(outcome.err().contains("no identity opens `sealed.age`"), "{}", outcome.err());
+}
+
+#[test]
+fn remove_of_a_store_that_was_never_written_says_so() {
+    let scene = Scene::sealed(&["A"]);
+    let outcome = scene.verb(&["remove", "A"]).expect_status(122).err().to_owned();
+    assert!(outcome.contains("sealed.age` does not exist yet"), "{outcome}");
+}
+
+#[test]
+fn what_others_call_get_is_not_taken_for_set() {
+    let outcome = Scene::new().vouchsafe(&["get", "A"]).expect_status(2).err().to_owned();
+    assert!(outcome.contains("no command prints a value") && !outcome.contains("`set`"), "{outcome}");
+}
+
+#[test]
+fn supervision_is_told_of_before_it_is_asked_for() {
+    let scene = Scene::sealed(&["A"]);
+    let text = std::fs::read_to_string(scene.write_policy()).unwrap();
+    scene.write("supervised.toml", format!("{text}\n[run]\nmode = \"supervise\"\n").as_bytes());
+    let explained = scene.vouchsafe(&["explain", "--policy", "supervised.toml"]).expect_status(125).err().to_owned();
+    assert!(explained.contains("supervise"), "{explained}");
+    let checked = scene.vouchsafe(&["check", "--offline", "--policy", "supervised.toml"]).expect_status(10);
+    assert!(checked.out().contains("supervise"), "{}", checked.out());
+}
+
 #[test]
 fn the_environment_selects_what_the_options_do_not() {
     let scene = Scene::with(&[("A", "1")]);

@@ -256,7 +256,7 @@ impl Cause for AwsError {
                 }
             }),
             Problem::NoCredentials { .. } => {
-                Some("aws configure export-credentials --format env   # or `profile`, `role_arn`, `credential_source` in the store".into())
+                Some("eval \"$(aws configure export-credentials --format env)\"   # or `profile`, `role_arn`, `credential_source` in the store".into())
             }
             Problem::NoRegion => Some("region = \"eu-west-1\"   # in the store's table".into()),
             Problem::Tls(TlsProblem::UnknownIssuer) => {
