@@ -122,7 +122,6 @@ fn is_service(host: &str) -> bool {
         ".amazonaws-eusc.eu",
     ];
     let host = host.to_ascii_lowercase();
-    // `.api.aws` and the like have no other suffix at their end.
     SUFFIXES.iter().filter_map(|suffix| host.strip_suffix(suffix)).any(|rest| {
         SERVICES.iter().filter_map(|service| rest.strip_prefix(service)).any(|rest| {
             let rest = rest.strip_prefix("-fips").unwrap_or(rest);
