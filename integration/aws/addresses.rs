@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::credentials::{container, role, scene, signer, static_keys};
 use super::fake::Fake;
+use super::fake::credentials::{STATIC_ID, STATIC_SECRET};
 use super::fake::fault::{Action, Fault};
 use super::namespace::{Network, end_name_server, name_server, with_etc};
 use super::scene::{AwsScene, canary, timed};
@@ -47,6 +48,59 @@ fn nothing_in_the_environment_sends_requests_elsewhere_or_starts_a_program() {
     scene.fails().expect_status(124);
     assert!(!std::path::Path::new(&marker).exists(), "credential_process was started");
     assert_eq!(evil.connections(), 0);
+}
+
+#[test]
+fn no_endpoint_of_the_environment_or_a_profile_sees_a_role_being_assumed() {
+    let keys = format!("aws_access_key_id = {STATIC_ID}\naws_secret_access_key = {STATIC_SECRET}\n");
+    let of_role = format!("role_arn = {}\nsource_profile = base\n", role());
+    for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "endpoint_url"] {
+        let evil = Fake::start();
+        let in_profile =
+            if name == "endpoint_url" { format!("endpoint_url = {}\n", evil.endpoint()) } else { String::new() };
+        let scene = scene();
+        let text = format!("[default]\n{of_role}{in_profile}[profile base]\n{keys}");
+        let config = scene.scene.write_mode("config", text.as_bytes(), 0o600).display().to_string();
+        let mut scene = scene.variable("AWS_CONFIG_FILE", &config).deadline("5s");
+        if in_profile.is_empty() {
+            scene = scene.variable(name, &evil.endpoint());
+        }
+        let outcome = scene.fails().expect_status(122);
+        assert!(outcome.err().contains("an address outside AWS"), "{name}: {}", outcome.transcript());
+        assert_eq!(evil.connections(), 0, "{name}");
+        // Another host of a customer's below AWS's own domain is none of AWS's services.
+        let gateway = "https://abc123.execute-api.eu-west-1.amazonaws.com";
+        if in_profile.is_empty() {
+            let outcome = scene.variable(name, gateway).fails().expect_status(122);
+            assert!(outcome.err().contains("an address outside AWS"), "{name}: {}", outcome.transcript());
+        }
+    }
+}
+
+#[test]
+fn the_metadata_service_is_nowhere_else_than_at_its_address() {
+    let Some(network) = Network::with(&["169.254.169.254/32"]) else { return };
+    network.inside(|| {
+        let evil = Fake::start();
+        let endpoint = evil.endpoint();
+        let scene = scene().variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint).deadline("5s");
+        scene.fails().expect_status(124);
+        let text = format!("[default]\nec2_metadata_service_endpoint = {endpoint}\n");
+        let config = scene.scene.write_mode("config", text.as_bytes(), 0o600).display().to_string();
+        let scene = scene.variable("AWS_CONFIG_FILE", &config);
+        scene.fails().expect_status(124);
+        scene.fake.also_listen(TcpListener::bind(("169.254.169.254", 80)).unwrap(), None);
+        assert_eq!(scene.environment()["A"], canary("A"));
+        assert_eq!(signer(&scene), Some("imds"));
+        // Nor where a profile names it as its source.
+        let text = format!(
+            "[default]\nrole_arn = {}\ncredential_source = Ec2InstanceMetadata\nec2_metadata_service_endpoint = {endpoint}\n",
+            role()
+        );
+        scene.scene.write_mode("config", text.as_bytes(), 0o600);
+        scene.fails();
+        assert_eq!(evil.connections(), 0);
+    });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Where credentials come from, and that a pin excludes every other source (AWS-10). Where requests go: [`super::addresses`].
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::fake::credentials::{STATIC_ID, STATIC_SECRET};
@@ -170,6 +171,30 @@ fn wrong_keys_and_a_wrong_clock_are_told_apart() {
         let outcome = scene.fails();
         assert!(outcome.err().contains("clock"), "{}", outcome.transcript());
     }
+}
+
+#[test]
+fn a_shared_file_that_someone_else_could_have_written_is_refused() {
+    for variable in ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"] {
+        let scene = profile(scene());
+        let text = format!("[default]\naws_access_key_id = {STATIC_ID}\naws_secret_access_key = {STATIC_SECRET}\n");
+        let path = scene.scene.write_mode("shared", text.as_bytes(), 0o666).display().to_string();
+        let scene = scene.variable(variable, &path);
+        let outcome = scene.fails().expect_status(124);
+        assert!(outcome.err().contains("chmod go-w"), "{variable}: {}", outcome.transcript());
+        assert_eq!(scene.fake.records().len(), 0, "{variable}");
+        // That others may read it is common, and stays its owner's business.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(scene.environment()["A"], canary("A"), "{variable}");
+        if crate::have(&["chown"], true) {
+            std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+            let outcome = scene.fails().expect_status(124);
+            assert!(outcome.err().contains("chown 0"), "{variable}: {}", outcome.transcript());
+        }
+        // A source that comes before it is not concerned.
+        assert_eq!(static_keys(scene).environment()["A"], canary("A"), "{variable}");
+    }
+    assert_eq!(profile(scene()).variable("AWS_CONFIG_FILE", "/dev/null").environment()["A"], canary("A"));
 }
 
 #[test]

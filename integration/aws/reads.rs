@@ -126,6 +126,21 @@ fn one_denied_name_of_25_is_named_and_nothing_starts() {
     assert!(outcome.err().contains("ssm:GetParameters"), "{}", outcome.transcript());
 }
 
+#[test]
+fn what_is_absent_is_absent_in_the_pinned_account() {
+    // Nothing comes back that could name the account, so it is asked for.
+    let bundle = "[secrets]\n[[bundles]]\npath = \"f/\"\nat_least = 0\n";
+    for secrets in ["[secrets]\nA = { required = false }\n", "[secrets]\nA = {}\n", bundle] {
+        let scene = AwsScene::new().secrets(secrets).stores("account = \"999999999999\"\n");
+        let outcome = scene.fails().expect_status(122);
+        assert!(outcome.err().contains("999999999999"), "{}", outcome.transcript());
+    }
+    let scene = AwsScene::new().secrets("[secrets]\nA = { required = false }\n");
+    let scene = scene.stores("account = \"111122223333\"\n");
+    scene.run(&["true"]).expect_status(0);
+    assert_eq!(scene.fake.count("GetCallerIdentity"), 1);
+}
+
 const BUNDLE: &str = "[secrets]\n[[bundles]]\npath = \"f/\"\n";
 
 #[test]

@@ -21,7 +21,7 @@ pub enum ResolveError {
     },
     /// Two sources bring the same variable.
     Duplicate(VariableName),
-    /// Older than `max_age`, with `on_expired = "refuse"`.
+    /// Older than `max_age`, or of unknown age, with `on_expired = "refuse"`.
     Expired(Vec<VariableName>),
     /// The value is no JSON, or has nothing at the pointer, or something that is no text.
     Field {
@@ -61,7 +61,7 @@ impl fmt::Display for ResolveError {
                 write!(f, "the bundle `{}` of store `{store}` holds fewer than {at_least} items", escape(path))
             }
             Self::Duplicate(name) => write!(f, "two sources bring `{name}`"),
-            Self::Expired(names) => write!(f, "older than its `max_age`: {}", list(names)),
+            Self::Expired(names) => write!(f, "older than its `max_age`, or of unknown age: {}", list(names)),
             Self::Field { name, why } => write!(f, "the field of `{name}`: {why}"),
             Self::Missing { missing, .. } => {
                 let missing: Vec<_> = missing.iter().map(|(name, place)| format!("`{name}` ({place})")).collect();

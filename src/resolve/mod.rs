@@ -291,10 +291,10 @@ pub fn is_expired(written: SystemTime, max_age: Duration, now: SystemTime) -> bo
 }
 
 fn refuse_expired(fetched: &Values<'_>, now: SystemTime) -> Result<(), ResolveError> {
+    // A value of unknown age may be older than is allowed, so it is refused too.
     let is_refused = |had: &Had<'_>| {
-        let limits = had.binding.max_age.zip(had.written);
         had.binding.on_expired == OnExpired::Refuse
-            && limits.is_some_and(|(max, written)| is_expired(written, max, now))
+            && had.binding.max_age.is_some_and(|max| had.written.is_none_or(|written| is_expired(written, max, now)))
     };
     let expired: Vec<_> = fetched.iter().filter(|(_, had)| is_refused(had)).map(|(name, _)| (*name).clone()).collect();
     if expired.is_empty() { Ok(()) } else { Err(ResolveError::Expired(expired)) }
@@ -376,5 +376,35 @@ mod tests {
         assert!(!is_expired(at(900), Duration::from_secs(100), now));
         assert!(is_expired(at(899), Duration::from_secs(100), now));
         assert!(!is_expired(at(2000), Duration::from_secs(100), now));
+    }
+
+    #[test]
+    fn a_value_of_unknown_age_is_refused_where_age_is() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let name = VariableName::new("A").unwrap();
+        let limit = Some(Duration::from_secs(100));
+        for (max_age, on_expired, written, is_refused) in [
+            (limit, OnExpired::Refuse, None, true),
+            (limit, OnExpired::Refuse, Some(now), false),
+            (limit, OnExpired::Refuse, Some(SystemTime::UNIX_EPOCH), true),
+            (limit, OnExpired::Warn, None, false),
+            (None, OnExpired::Refuse, None, false),
+        ] {
+            let source = Source::Template(Template::parse("${B}").unwrap());
+            let binding = Binding {
+                source,
+                inject: true,
+                required: true,
+                reserved: false,
+                plain: false,
+                max_age,
+                on_expired,
+                rotate: None,
+            };
+            let secret = Secret::new(b"x".to_vec());
+            let had = Had { binding: &binding, secret, note: SecretNote::default(), written };
+            let refused = refuse_expired(&BTreeMap::from([(&name, had)]), now).is_err();
+            assert_eq!(refused, is_refused, "{max_age:?} {written:?}");
+        }
     }
 }

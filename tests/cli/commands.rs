@@ -178,7 +178,7 @@ fn check_says_what_is_due_and_run_refuses_where_it_shall() {
     warned.run(&["true"]).expect_status(0);
     let refused = scene(", on_expired = \"refuse\"");
     let outcome = refused.run(&["true"]).expect_status(122);
-    assert!(outcome.err().contains("older than its `max_age`: `A`"), "{}", outcome.err());
+    assert!(outcome.err().contains("older than its `max_age`, or of unknown age: `A`"), "{}", outcome.err());
     refused.verb_reading(&["set", "A"], b"new").expect_status(0);
     refused.verb(&["check"]).expect_status(0);
     refused.run(&["true"]).expect_status(0);

@@ -4,17 +4,18 @@
 //! The order is that of the SDKs (SDKs and Tools Reference Guide, "Credential provider chain"). A source that is not set
 //! up is passed over; one that is set up and fails ends the search, because another identity is not what was meant.
 //! Sources that the SDK implements read the process's own environment, which is the one that we were started with: this
-//! program never changes it. `credential_process` is off: it would run a shell.
+//! program never changes it. What they read there of endpoints does not count, since [`Ways`] bars it. `credential_process` is off: it would run a shell.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::imds;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileSet};
 use aws_config::provider_config::ProviderConfig;
@@ -23,12 +24,14 @@ use aws_credential_types::Credentials;
 use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future};
 use aws_sdk_sts::types::Credentials as Session;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 
 use super::error::Problem;
 use super::resolver::Names;
 use super::retry::{random, repetition, wait};
-use crate::checked_file::plain_io;
+use super::transport::is_same_place;
+use crate::checked_file::{self, FileErrorKind, Use, plain_io};
 use crate::name::{escape, show};
 use crate::policy::model::{AwsAccess, CredentialSource};
 use crate::store::identity::Environment;
@@ -98,6 +101,20 @@ impl ProvideCredentials for Current {
     }
 }
 
+/// How far each kind of provider reaches, and what the policy and the host file say of endpoints.
+pub struct Ways {
+    /// For profiles: STS and IAM Identity Center.
+    pub services: SharedHttpClient,
+    /// For the container's endpoint.
+    pub container: SharedHttpClient,
+    /// For the instance's.
+    pub metadata: SharedHttpClient,
+    /// The policy's endpoint if it is on this host. It may play the metadata service, too.
+    pub emulator: Option<String>,
+    /// The host file lets the environment name endpoints.
+    pub env_endpoint: bool,
+}
+
 /// Where to look, by the policy.
 pub struct Sources {
     pin: Option<CredentialSource>,
@@ -105,19 +122,17 @@ pub struct Sources {
     role_arn: Option<String>,
     names: Names,
     providers: ProviderConfig,
+    ways: Ways,
     sts: aws_sdk_sts::config::Builder,
 }
 
 impl Sources {
     /// `config` has region, transport and timeouts.
     #[must_use]
-    pub fn new(policy: &AwsAccess, config: &SdkConfig, names: Names, sts_endpoint: Option<String>) -> Self {
+    pub fn new(policy: &AwsAccess, config: &SdkConfig, names: Names, sts_endpoint: Option<String>, ways: Ways) -> Self {
         let mut providers = ProviderConfig::without_region()
             .with_region(config.region().cloned())
             .with_behavior_version(Some(BehaviorVersion::latest()));
-        if let Some(http) = config.http_client() {
-            providers = providers.with_http_client(http);
-        }
         if let Some(timeouts) = config.timeout_config() {
             providers = providers.with_timeout_config(timeouts.clone());
         }
@@ -129,6 +144,7 @@ impl Sources {
             role_arn: policy.role_arn.clone(),
             names,
             providers,
+            ways,
             sts,
         }
     }
@@ -163,7 +179,12 @@ impl Sources {
     }
 
     async fn profile(&self, env: Environment<'_>, source: CredentialSource) -> Result<Option<Found>, Problem> {
-        let mut builder = ProfileFileCredentialsProvider::builder().configure(&self.providers);
+        check_shared(env)?;
+        let config = self.providers.clone().with_http_client(self.ways.services.clone());
+        let mut builder = ProfileFileCredentialsProvider::builder()
+            .configure(&config)
+            .with_custom_provider("EcsContainer", self.container_provider())
+            .with_custom_provider("Ec2InstanceMetadata", self.imds_provider(env).await?);
         if let Some(name) = &self.profile {
             builder = builder.profile_name(name);
         }
@@ -263,15 +284,50 @@ impl Sources {
     }
 
     async fn container(&self) -> Result<Option<Found>, Problem> {
-        let provider = EcsCredentialsProvider::builder().configure(&self.providers).dns(self.names.clone()).build();
-        taken(provider.provide_credentials().await, CredentialSource::Container)
+        taken(self.container_provider().provide_credentials().await, CredentialSource::Container)
+    }
+
+    fn container_provider(&self) -> EcsCredentialsProvider {
+        let config = self.providers.clone().with_http_client(self.ways.container.clone());
+        EcsCredentialsProvider::builder().configure(&config).dns(self.names.clone()).build()
+    }
+
+    async fn imds_provider(&self, env: Environment<'_>) -> Result<ImdsCredentialsProvider, Problem> {
+        let config = self.providers.clone().with_http_client(self.ways.metadata.clone());
+        let mut client = imds::Client::builder().configure(&config);
+        if !self.ways.env_endpoint {
+            let endpoint = self.metadata_endpoint(env).await;
+            client = client.endpoint(endpoint).map_err(|_| Problem::BarredAddress)?;
+        }
+        Ok(ImdsCredentialsProvider::builder().configure(&config).imds_client(client.build()).build())
+    }
+
+    /// That of AWS, whatever the environment says. Only which of its two addresses is the environment's to say, or the
+    /// profile's.
+    async fn metadata_endpoint(&self, env: Environment<'_>) -> String {
+        let text = |name: &str| env(name).and_then(|value| value.into_string().ok());
+        if let Some(emulator) = &self.ways.emulator
+            && text("AWS_EC2_METADATA_SERVICE_ENDPOINT").is_some_and(|url| is_same_place(&url, emulator))
+        {
+            return emulator.clone();
+        }
+        let mode = match text("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE") {
+            None if check_shared(env).is_ok() => {
+                let set = shared(env, self.profile.as_deref()).await;
+                let profile = set.as_ref().and_then(|set| set.get_profile(set.selected_profile()));
+                profile.and_then(|profile| profile.get("ec2_metadata_service_endpoint_mode")).map(ToOwned::to_owned)
+            }
+            mode => mode,
+        };
+        let is_v6 = mode.is_some_and(|mode| mode.eq_ignore_ascii_case("ipv6"));
+        if is_v6 { "http://[fd00:ec2::254]" } else { "http://169.254.169.254" }.to_owned()
     }
 
     async fn imds(&self, env: Environment<'_>) -> Result<Option<Found>, Problem> {
         if env("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Ok(None);
         }
-        let provider = ImdsCredentialsProvider::builder().configure(&self.providers).build();
+        let provider = self.imds_provider(env).await?;
         match provider.provide_credentials().await {
             // Nobody gives a token: this is no EC2 instance, or a container one hop too far from it.
             Err(error) if Problem::is_without_metadata_service(&error) => Ok(None),
@@ -366,18 +422,51 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, Problem>) -> Result<T
 
 /// The region of the environment, else of the profile. The metadata service is not asked: where it does not answer that
 /// takes two seconds.
-pub async fn region(env: Environment<'_>, profile: Option<&str>) -> Option<String> {
+///
+/// # Errors
+/// Someone else could have written the shared configuration.
+pub async fn region(env: Environment<'_>, profile: Option<&str>) -> Result<Option<String>, Problem> {
     let of_environment = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().filter_map(env);
     let text = of_environment.filter_map(|value| value.into_string().ok()).find(|value| !value.is_empty());
     if text.is_some() && profile.is_none() {
-        return text;
+        return Ok(text);
     }
+    check_shared(env)?;
     let set = shared(env, profile).await;
     let of_profile = set.as_ref().and_then(|set| set.get_profile(set.selected_profile())?.get("region"));
     let usable = |region: &str| {
         !region.is_empty() && region.len() <= 64 && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    of_profile.map(ToOwned::to_owned).or(text).filter(|region| usable(region))
+    Ok(of_profile.map(ToOwned::to_owned).or(text).filter(|region| usable(region)))
+}
+
+/// Refuses a shared configuration file that someone else could have written: it says who we are. Who may read it is its
+/// owner's business. What cannot be opened holds nothing, for the SDK as well.
+fn check_shared(env: Environment<'_>) -> Result<(), Problem> {
+    let text = |name: &str| env(name).and_then(|value| value.into_string().ok());
+    let files = [("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")];
+    for (name, usual) in files {
+        let path = expanded(&text(name).unwrap_or_else(|| usual.into()), text("HOME"));
+        // The way to say that there is none.
+        if path == Path::new("/dev/null") {
+            continue;
+        }
+        match checked_file::open(&path, Use::Public) {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind, FileErrorKind::Io(_)) => {}
+            Err(error) => return Err(Problem::UnsafeFile { why: error.to_string(), hint: error.hint() }),
+        }
+    }
+    Ok(())
+}
+
+/// As the SDK does it: a first `~` is the home folder, if there is one.
+fn expanded(path: &str, home: Option<String>) -> PathBuf {
+    let mut names = Path::new(path).components();
+    match (names.next(), home) {
+        (Some(Component::Normal(first)), Some(home)) if first == "~" => Path::new(&home).join(names.as_path()),
+        _ => PathBuf::from(path),
+    }
 }
 
 /// The shared configuration files, as the wrapper's environment names them.

@@ -92,6 +92,13 @@ pub enum Problem {
     Unknown,
     /// No connection, or it broke.
     Unreachable(Leg),
+    /// A file of the shared configuration that someone else could have written.
+    UnsafeFile {
+        /// The file and what is wrong with it.
+        why: String,
+        /// A command that mends it.
+        hint: Option<String>,
+    },
     /// A write got no clear answer, and it could not be found out whether it happened.
     Unsettled,
     /// The oldest of the 100 versions has a label, so that no new one can be written.
@@ -202,6 +209,7 @@ impl fmt::Display for Problem {
             Self::Unreachable(Leg::Name) => write!(f, "the name of the AWS endpoint cannot be resolved"),
             Self::Unreachable(Leg::Connection) => write!(f, "the AWS endpoint cannot be reached"),
             Self::Unreachable(Leg::Answer) => write!(f, "the AWS endpoint does not answer"),
+            Self::UnsafeFile { why, .. } => write!(f, "the shared AWS configuration is refused: {why}"),
             Self::Unsettled => write!(f, "the write got no clear answer, so it may or may not have happened"),
             Self::VersionCap => {
                 write!(f, "the parameter has 100 versions and the oldest one has a label, so AWS takes no new one")
@@ -224,7 +232,8 @@ impl Cause for AwsError {
             | Problem::CredentialSource { .. }
             | Problem::Denied
             | Problem::Expired
-            | Problem::NoCredentials { .. } => Class::Identity,
+            | Problem::NoCredentials { .. }
+            | Problem::UnsafeFile { .. } => Class::Identity,
             Problem::Absent => Class::Missing,
             Problem::NoRegion | Problem::CaFile { .. } => Class::Policy,
             _ => Class::Store,
@@ -235,7 +244,7 @@ impl Cause for AwsError {
         let asked = self.asked.as_ref();
         match &self.problem {
             Problem::BarredAddress => Some(
-                "unset AWS_ENDPOINT_URL and `endpoint_url` in the AWS configuration, or let the host file say: [network] env_endpoint = true"
+                "unset AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_SSO and `endpoint_url` in the AWS configuration, or let the host file say: [network] env_endpoint = true"
                     .into(),
             ),
             Problem::ClockSkew => Some("timedatectl status   # and let it be synchronised".into()),
@@ -263,6 +272,7 @@ impl Cause for AwsError {
                 Some("a private CA needs a line in the host file: [network] ca_files = [\"/etc/ssl/company.pem\"]".into())
             }
             Problem::Tls(TlsProblem::Expired) => Some("date   # if this host's clock is right, it is the endpoint's fault".into()),
+            Problem::UnsafeFile { hint, .. } => hint.clone(),
             Problem::Unsettled => Some("vouchsafe history NAME   # shows whether there is a new version".into()),
             Problem::VersionCap => Some("move or remove the label of the oldest version: aws ssm unlabel-parameter-version".into()),
             Problem::WrongContext => Some(

@@ -187,24 +187,33 @@ impl<'a> Calls<'a> {
         let Access { policy, network, env, fallback_region, .. } = access;
         let region = match policy.region.as_deref().or(fallback_region) {
             Some(region) => region.to_owned(),
-            None => credentials::region(env, policy.profile.as_deref()).await.ok_or(Problem::NoRegion)?,
+            None => credentials::region(env, policy.profile.as_deref()).await?.ok_or(Problem::NoRegion)?,
         };
         let mut ca_files = network.ca_files.clone();
         if network.env_endpoint {
             let named = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"].into_iter().filter_map(env);
             ca_files.extend(named.filter(|path| !path.is_empty()).map(PathBuf::from));
         }
-        let addresses = Addresses {
-            named: policy
-                .endpoint
-                .iter()
-                .filter_map(|url| url.split_once("://"))
-                .map(|(_, rest)| host_of(rest).to_owned())
-                .collect(),
-            any: network.env_endpoint,
-        };
         let names = resolver::Names::default();
-        let http = transport::client(addresses, tls::context(&ca_files)?, names.clone(), network.env_endpoint);
+        let tls = tls::context(&ca_files)?;
+        let any = network.env_endpoint;
+        let client = |named: Vec<String>, metadata| {
+            transport::client(Addresses { named, any, metadata }, tls.clone(), names.clone(), any)
+        };
+        let of_policy: Vec<String> = policy.endpoint.iter().cloned().collect();
+        let emulator: Vec<String> = of_policy.iter().filter(|url| is_on_this_host(url)).cloned().collect();
+        // What the SDK's providers ask is named by the environment and the shared configuration too, and no setting of the
+        // SDK turns that off. So each kind of them can reach only what it has to.
+        let container = env("AWS_CONTAINER_CREDENTIALS_FULL_URI").and_then(|uri| uri.into_string().ok());
+        let container = container.into_iter().filter(|uri| is_on_this_host(uri)).collect();
+        let ways = credentials::Ways {
+            services: client(emulator.clone(), false),
+            container: client(container, true),
+            metadata: client(emulator.clone(), true),
+            emulator: emulator.into_iter().next(),
+            env_endpoint: any,
+        };
+        let http = client(of_policy, false);
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build();
         let current = Current::default();
         let config = SdkConfig::builder()
@@ -217,7 +226,7 @@ impl<'a> Calls<'a> {
             .identity_cache(IdentityCache::no_cache())
             .credentials_provider(SharedCredentialsProvider::new(current.clone()))
             .build();
-        let sources = Sources::new(policy, &config, names, endpoint(access, Service::Sts));
+        let sources = Sources::new(policy, &config, names, endpoint(access, Service::Sts), ways);
         Ok(Self {
             access,
             region,
@@ -389,9 +398,7 @@ impl<'a> Calls<'a> {
 /// The policy's endpoint is its store's. A loopback one is an emulator, which plays every service. The environment's count
 /// only where the host file says so (SDKs and Tools Reference Guide, "Service-specific endpoints").
 fn endpoint(access: Access<'_>, service: Service) -> Option<String> {
-    let of_policy = access.policy.endpoint.as_deref().filter(|url| {
-        service != Service::Sts || url.split_once("://").is_some_and(|(_, rest)| is_loopback(host_of(rest)))
-    });
+    let of_policy = access.policy.endpoint.as_deref().filter(|url| service != Service::Sts || is_on_this_host(url));
     let of_environment = || {
         let own = match service {
             Service::Kms => "AWS_ENDPOINT_URL_KMS",
@@ -402,4 +409,8 @@ fn endpoint(access: Access<'_>, service: Service) -> Option<String> {
         found.filter_map(|url| url.into_string().ok()).find(|url| !url.is_empty())
     };
     of_policy.map(ToOwned::to_owned).or_else(|| access.network.env_endpoint.then(of_environment).flatten())
+}
+
+fn is_on_this_host(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(_, rest)| is_loopback(host_of(rest)))
 }

@@ -1,7 +1,9 @@
 //! The one way out: every request to AWS, also those of credential providers, passes here.
 //!
-//! - An address that neither AWS owns nor the policy names is barred before a byte is sent, whatever the environment or
-//!   the shared configuration files say; `http` only to this host and to the metadata addresses.
+//! - An address that is neither of a service that is used here nor named by the policy is barred before a byte is sent,
+//!   whatever the environment or the shared configuration files say. This host is barred too unless it is named, and so are
+//!   other hosts below AWS's domains, since many of them are a customer's.
+//! - `http` only to this host and, for what hands out credentials there, to the metadata addresses.
 //! - A body is read to its end here, up to [`MAX_BODY`]; a larger one is refused.
 //! - Names are resolved by [`super::resolver`], never by getaddrinfo; certificates are judged by [`super::tls`].
 //!
@@ -33,10 +35,12 @@ pub const MAX_BODY: usize = 1024 * 1024;
 /// Which addresses may be asked.
 #[derive(Debug, Clone)]
 pub struct Addresses {
-    /// Hosts that the policy names.
+    /// URLs whose hosts may be asked besides. On this host the port counts too: anyone may listen on another one.
     pub named: Vec<String>,
     /// The host file lets the environment name others.
     pub any: bool,
+    /// The metadata addresses, which hand out credentials.
+    pub metadata: bool,
 }
 
 impl Addresses {
@@ -46,11 +50,13 @@ impl Addresses {
         let Some((scheme, rest)) = uri.split_once("://") else { return false };
         let host = host_of(rest);
         if is_loopback(host) {
-            return matches!(scheme, "http" | "https");
+            let is_named = || self.named.iter().any(|named| is_same_place(named, uri));
+            return matches!(scheme, "http" | "https") && (self.any || is_named());
         }
+        let hosts = || self.named.iter().filter_map(|url| url.split_once("://")).map(|(_, rest)| host_of(rest));
         match scheme {
-            "http" => is_metadata(host),
-            "https" => self.any || self.named.iter().any(|named| named.eq_ignore_ascii_case(host)) || is_aws(host),
+            "http" => self.metadata && is_metadata(host),
+            "https" => self.any || hosts().any(|named| named.eq_ignore_ascii_case(host)) || is_service(host),
             _ => false,
         }
     }
@@ -67,6 +73,25 @@ pub fn host_of(rest: &str) -> &str {
     }
 }
 
+/// Whether both URLs have the same host and the same port.
+#[must_use]
+pub fn is_same_place(a: &str, b: &str) -> bool {
+    place_of(a).is_some_and(|place| place_of(b) == Some(place))
+}
+
+fn place_of(url: &str) -> Option<(String, u16)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = host_of(rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let after = authority.rsplit_once(host).map_or("", |(_, after)| after).trim_start_matches(']');
+    let port = match after.strip_prefix(':') {
+        Some(port) => port.parse().ok()?,
+        None if scheme == "https" => 443,
+        None => 80,
+    };
+    Some((host.to_ascii_lowercase(), port))
+}
+
 /// Whether it is this very host.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
@@ -78,8 +103,11 @@ fn is_metadata(host: &str) -> bool {
     matches!(host, "169.254.169.254" | "169.254.170.2" | "169.254.170.23" | "fd00:ec2::254" | "fd00:ec2::23")
 }
 
-/// The DNS suffixes of the partitions (botocore, `partitions.json`).
-fn is_aws(host: &str) -> bool {
+/// Whether it is an endpoint of a service that is used here: `SERVICE[-fips].REGION`, STS also without a region, below one
+/// of the DNS suffixes of the partitions (botocore, `partitions.json`). Other names there may be a customer's: gateways,
+/// load balancers, buckets, such as `ssm.s3-eu-west-1`.
+fn is_service(host: &str) -> bool {
+    const SERVICES: [&str; 5] = ["ssm", "kms", "sts", "portal.sso", "oidc"];
     const SUFFIXES: [&str; 11] = [
         ".amazonaws.com",
         ".amazonaws.com.cn",
@@ -94,7 +122,20 @@ fn is_aws(host: &str) -> bool {
         ".amazonaws-eusc.eu",
     ];
     let host = host.to_ascii_lowercase();
-    SUFFIXES.iter().any(|suffix| host.ends_with(suffix))
+    SUFFIXES.iter().filter_map(|suffix| host.strip_suffix(suffix)).any(|rest| {
+        SERVICES.iter().filter_map(|service| rest.strip_prefix(service)).any(|rest| {
+            let rest = rest.strip_prefix("-fips").unwrap_or(rest);
+            rest.strip_prefix('.').map_or(host == "sts.amazonaws.com", is_region)
+        })
+    })
+}
+
+/// `eu-west-1`, `us-gov-west-1`, `us-isob-east-1`: words, then a number.
+fn is_region(text: &str) -> bool {
+    let Some((words, number)) = text.rsplit_once('-') else { return false };
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && words.contains('-') && words.split('-').all(is_word)
 }
 
 /// A client that keeps to `addresses`. `proxies`: those of the environment count, but never towards this host or the metadata
@@ -202,11 +243,19 @@ mod tests {
 
     #[test]
     fn only_aws_and_what_the_policy_names_is_asked() {
-        let named = Addresses { named: vec!["vpce.example.net".into()], any: false };
+        let urls =
+            ["https://vpce.example.net", "http://127.0.0.1:4566", "http://localhost:4566/", "https://[::1]:4566"];
+        let named = Addresses { named: urls.map(ToOwned::to_owned).into(), any: false, metadata: true };
         for good in [
             "https://ssm.eu-west-1.amazonaws.com/",
             "https://SSM.eu-west-1.amazonaws.com",
             "https://kms.cn-north-1.amazonaws.com.cn/",
+            "https://kms-fips.us-gov-west-1.amazonaws.com/",
+            "https://ssm.eu-west-1.api.aws/",
+            "https://sts.amazonaws.com/",
+            "https://sts.us-isob-east-1.sc2s.sgov.gov/",
+            "https://portal.sso.eu-west-1.amazonaws.com/federation/credentials",
+            "https://oidc.eu-west-1.amazonaws.com/token",
             "https://vpce.example.net:8443/x",
             "http://127.0.0.1:4566/",
             "http://localhost:4566/",
@@ -224,6 +273,19 @@ mod tests {
             "https://evilamazonaws.com/",
             "http://vpce.example.net/",
             "http://localhost.evil.example/",
+            "http://127.0.0.1:4567/",
+            "http://127.0.0.1/",
+            "http://127.0.0.2:4566/",
+            "http://127.0.0.1:4566@127.0.0.1:4567/",
+            "https://abc123.execute-api.eu-west-1.amazonaws.com/",
+            "https://ssm.s3-eu-west-1.amazonaws.com/",
+            "https://ssm.s3.amazonaws.com/",
+            "https://evil-1.ssm.eu-west-1.amazonaws.com/",
+            "https://ssm.evil.eu-west-1.amazonaws.com/",
+            "https://lambda.eu-west-1.amazonaws.com/",
+            "https://ssm-evil.eu-west-1.amazonaws.com/",
+            "https://amazonaws.com/",
+            "https://kms.amazonaws.com/",
             "http://169.254.169.253/",
             "ftp://127.0.0.1/",
             "127.0.0.1",
@@ -231,7 +293,10 @@ mod tests {
         ] {
             assert!(!named.allow(bad), "{bad}");
         }
-        let any = Addresses { named: Vec::new(), any: true };
+        let none = Addresses { named: Vec::new(), any: false, metadata: false };
+        assert!(!none.allow("http://127.0.0.1:4566/") && !none.allow("http://169.254.169.254/latest/api/token"));
+        let any = Addresses { named: Vec::new(), any: true, metadata: true };
+        assert!(any.allow("http://127.0.0.1:4566/"));
         assert!(any.allow("https://evil.example/"));
         assert!(!any.allow("http://evil.example/"));
     }

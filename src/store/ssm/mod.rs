@@ -140,6 +140,15 @@ async fn fetch(calls: &Calls<'_>, wanted: &[Wanted]) -> Result<Vec<Answer>, Faul
             Wanted::Ciphertext { .. } => Answer::Absent,
         });
     }
+    // What was found says of which account it is; what was not found does not, and may be absent in the wrong account only.
+    let is_nothing = |answer: &Answer| match answer {
+        Answer::Absent => true,
+        Answer::Bundle(items) => items.is_empty(),
+        Answer::Found(_) => false,
+    };
+    if answers.iter().any(is_nothing) {
+        calls.require_account().await?;
+    }
     Ok(answers)
 }
 
