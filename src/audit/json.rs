@@ -1,4 +1,4 @@
-//! JSON of printable ASCII: whatever else a text holds is written as `\uXXXX`, so no name can forge a line or move a
+//! JSON of printable ASCII: whatever else a text holds is written as a `\u` escape, so no name can forge a line or move a
 //! terminal's cursor. Serialised straight into one buffer; no tree of values is built.
 
 use std::io;

@@ -61,7 +61,9 @@ pub enum Verdict<'p> {
 /// Proof that the policy allows exactly this. Made only by [`evaluate`]; turned into a `Permit` by the audit.
 ///
 /// ```compile_fail,E0451
-/// let grant = vouchsafe::policy::eval::Grant { names: vec![], ..todo!() };
+/// fn forge(grant: vouchsafe::policy::eval::Grant<'_>) -> vouchsafe::policy::eval::Grant<'_> {
+///     vouchsafe::policy::eval::Grant { names: vec![], ..grant }
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Grant<'p> {

@@ -7,99 +7,40 @@
 //! program never changes it. What they read there of endpoints does not count, since [`Ways`] bars it. `credential_process` is off: it would run a shell.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
-use aws_config::profile::{ProfileFileCredentialsProvider, ProfileSet};
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_feature::AwsCredentialFeature;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError};
 use aws_sdk_sts::types::Credentials as Session;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use aws_types::os_shim_internal::{Env, Fs};
 
 use super::error::Problem;
+use super::held::Found;
 use super::resolver::Names;
 use super::retry::{random, repetition, wait};
+use super::shared_files;
 use super::transport::is_same_place;
-use crate::checked_file::{self, FileErrorKind, Use, plain_io};
+use crate::checked_file::plain_io;
 use crate::name::{escape, show};
 use crate::policy::model::{AwsAccess, CredentialSource};
 use crate::store::identity::Environment;
 
 /// Bytes of a web identity token. STS takes 20,000 (AssumeRoleWithWebIdentity).
 const MAX_TOKEN: u64 = 20_000;
-/// Credentials that end sooner are not used for another call.
-const MARGIN: Duration = Duration::from_secs(30);
 /// For STS: busy or broken, it is asked again for so long.
 const STS_PATIENCE: Duration = Duration::from_secs(10);
 /// In CloudTrail, who it was.
 const SESSION_NAME: &str = "vouchsafe";
-
-/// Credentials that were found. `Debug` of the SDK's type shows the key's id alone, and nothing prints even that.
-#[derive(Clone)]
-pub struct Found {
-    credentials: Credentials,
-    /// They are static keys of the environment, or were made with them: the child must not get those.
-    pub are_static_keys: bool,
-}
-
-impl Found {
-    /// Whether both are the same session.
-    #[must_use]
-    pub fn is_same_as(&self, other: &Self) -> bool {
-        self.credentials.access_key_id() == other.credentials.access_key_id()
-            && self.credentials.session_token() == other.credentials.session_token()
-    }
-
-    /// Whether they are about to expire.
-    #[must_use]
-    pub fn ends_soon(&self) -> bool {
-        self.credentials.expiry().is_some_and(|end| end < SystemTime::now() + MARGIN)
-    }
-}
-
-/// What the SDK signs with, until it is replaced.
-#[derive(Clone, Default)]
-pub struct Current(Arc<Mutex<Option<Found>>>);
-
-impl Current {
-    /// What is used now.
-    #[must_use]
-    pub fn get(&self) -> Option<Found> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// To be used from now on.
-    pub fn set(&self, found: Found) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-    }
-}
-
-impl fmt::Debug for Current {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Current")
-    }
-}
-
-impl ProvideCredentials for Current {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        let held = self.get().map(|found| found.credentials);
-        future::ProvideCredentials::ready(held.ok_or_else(CredentialsError::not_loaded_no_source))
-    }
-}
 
 /// How far each kind of provider reaches, and what the policy and the host file say of endpoints.
 pub struct Ways {
@@ -179,7 +120,7 @@ impl Sources {
     }
 
     async fn profile(&self, env: Environment<'_>, source: CredentialSource) -> Result<Option<Found>, Problem> {
-        check_shared(env)?;
+        shared_files::check(env)?;
         let config = self.providers.clone().with_http_client(self.ways.services.clone());
         let mut builder = ProfileFileCredentialsProvider::builder()
             .configure(&config)
@@ -219,7 +160,7 @@ impl Sources {
     }
 
     async fn why_no_profile(&self, env: Environment<'_>) -> String {
-        match shared(env, self.profile.as_deref()).await {
+        match shared_files::read(env, self.profile.as_deref()).await {
             Some(set) if set.get_profile(set.selected_profile()).is_some() => {
                 format!("has no credentials in profile `{}`", escape(set.selected_profile()))
             }
@@ -230,7 +171,7 @@ impl Sources {
 
     /// By the keys of the profile, since the SDK tells it only in words.
     async fn why_profile_fails(&self, env: Environment<'_>) -> Option<String> {
-        let set = shared(env, self.profile.as_deref()).await?;
+        let set = shared_files::read(env, self.profile.as_deref()).await?;
         let name = escape(set.selected_profile());
         let mut profile = set.get_profile(set.selected_profile())?;
         for _ in 0..8 {
@@ -312,8 +253,8 @@ impl Sources {
             return emulator.clone();
         }
         let mode = match text("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE") {
-            None if check_shared(env).is_ok() => {
-                let set = shared(env, self.profile.as_deref()).await;
+            None if shared_files::check(env).is_ok() => {
+                let set = shared_files::read(env, self.profile.as_deref()).await;
                 let profile = set.as_ref().and_then(|set| set.get_profile(set.selected_profile()));
                 profile.and_then(|profile| profile.get("ec2_metadata_service_endpoint_mode")).map(ToOwned::to_owned)
             }
@@ -418,65 +359,4 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, Problem>) -> Result<T
         }
     }
     Err(Problem::Deadline)
-}
-
-/// The region of the environment, else of the profile. The metadata service is not asked: where it does not answer that
-/// takes two seconds.
-///
-/// # Errors
-/// Someone else could have written the shared configuration.
-pub async fn region(env: Environment<'_>, profile: Option<&str>) -> Result<Option<String>, Problem> {
-    let of_environment = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().filter_map(env);
-    let text = of_environment.filter_map(|value| value.into_string().ok()).find(|value| !value.is_empty());
-    if text.is_some() && profile.is_none() {
-        return Ok(text);
-    }
-    check_shared(env)?;
-    let set = shared(env, profile).await;
-    let of_profile = set.as_ref().and_then(|set| set.get_profile(set.selected_profile())?.get("region"));
-    let usable = |region: &str| {
-        !region.is_empty() && region.len() <= 64 && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    Ok(of_profile.map(ToOwned::to_owned).or(text).filter(|region| usable(region)))
-}
-
-/// Refuses a shared configuration file that someone else could have written: it says who we are. Who may read it is its
-/// owner's business. What cannot be opened holds nothing, for the SDK as well.
-fn check_shared(env: Environment<'_>) -> Result<(), Problem> {
-    let text = |name: &str| env(name).and_then(|value| value.into_string().ok());
-    let files = [("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")];
-    for (name, usual) in files {
-        let path = expanded(&text(name).unwrap_or_else(|| usual.into()), text("HOME"));
-        // The way to say that there is none.
-        if path == Path::new("/dev/null") {
-            continue;
-        }
-        match checked_file::open(&path, Use::Public) {
-            Ok(_) => {}
-            Err(error) if matches!(error.kind, FileErrorKind::Io(_)) => {}
-            Err(error) => return Err(Problem::UnsafeFile { why: error.to_string(), hint: error.hint() }),
-        }
-    }
-    Ok(())
-}
-
-/// As the SDK does it: a first `~` is the home folder, if there is one.
-fn expanded(path: &str, home: Option<String>) -> PathBuf {
-    let mut names = Path::new(path).components();
-    match (names.next(), home) {
-        (Some(Component::Normal(first)), Some(home)) if first == "~" => Path::new(&home).join(names.as_path()),
-        _ => PathBuf::from(path),
-    }
-}
-
-/// The shared configuration files, as the wrapper's environment names them.
-async fn shared(env: Environment<'_>, profile: Option<&str>) -> Option<ProfileSet> {
-    let names = ["HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
-    let set: Vec<(&str, String)> =
-        names.into_iter().filter_map(|name| Some((name, env(name)?.into_string().ok()?))).collect();
-    let set: Vec<(&str, &str)> = set.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let profile = profile.map(|name| name.to_owned().into());
-    #[allow(deprecated, reason = "the type that `load` takes lives in a deprecated module of the SDK")]
-    let files = aws_config::profile::profile_file::ProfileFiles::default();
-    aws_config::profile::load(&Fs::real(), &Env::from_slice(&set), &files, profile).await.ok()
 }

@@ -1,7 +1,7 @@
 //! What the `ssm` and the `kms` store have in common: region, endpoint, credentials, one deadline, retries, errors.
 //!
 //! - [`transport`]: the one way out, with [`resolver`] (names) and [`tls`] (who is trusted);
-//! - [`credentials`]: where they come from, and the pin;
+//! - [`credentials`]: where they come from, and the pin, with [`shared_files`]; [`held`]: what is signed with;
 //! - [`retry`]: when to try again, and several calls at once;
 //! - [`classify`]: the one table of error codes; [`error`]: what they are to the user.
 //!
@@ -12,8 +12,11 @@
 mod classify;
 pub mod credentials;
 pub mod error;
+pub mod held;
+pub mod notes;
 pub mod resolver;
 pub mod retry;
+pub mod shared_files;
 pub mod tls;
 pub mod transport;
 
@@ -34,8 +37,11 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
 use tokio::runtime::Runtime;
 
-use self::credentials::{Current, Sources};
+pub use self::notes::Notes;
+
+use self::credentials::Sources;
 use self::error::{Asked, AwsError, Problem};
+use self::held::{Current, Found};
 use self::retry::{Repetition, random, repetition, wait};
 use self::transport::{Addresses, host_of, is_loopback};
 use super::identity::Environment;
@@ -46,39 +52,6 @@ const IN_FLIGHT: usize = 4;
 /// For one attempt. What takes longer is worth a new connection.
 const ATTEMPT: Duration = Duration::from_secs(8);
 const CONNECT: Duration = Duration::from_secs(3);
-/// Request ids that a record lists.
-const MAX_REQUEST_IDS: usize = 200;
-
-/// What a command notes of its calls to AWS, for the audit and for the child's environment.
-#[derive(Debug, Default)]
-pub struct Notes {
-    static_keys: Cell<bool>,
-    request_ids: RefCell<Vec<String>>,
-}
-
-impl Notes {
-    /// Whether static keys from the environment were used.
-    #[must_use]
-    pub fn used_static_keys(&self) -> bool {
-        self.static_keys.get()
-    }
-
-    /// The ids since the last time, by which the calls are found in CloudTrail.
-    #[must_use]
-    pub fn take_request_ids(&self) -> Vec<String> {
-        self.request_ids.take()
-    }
-
-    fn request(&self, id: Option<&str>) {
-        let mut ids = self.request_ids.borrow_mut();
-        let is_id = |id: &&str| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if let Some(id) = id.filter(is_id)
-            && ids.len() < MAX_REQUEST_IDS
-        {
-            ids.push(id.to_owned());
-        }
-    }
-}
 
 /// The services that are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +160,7 @@ impl<'a> Calls<'a> {
         let Access { policy, network, env, fallback_region, .. } = access;
         let region = match policy.region.as_deref().or(fallback_region) {
             Some(region) => region.to_owned(),
-            None => credentials::region(env, policy.profile.as_deref()).await?.ok_or(Problem::NoRegion)?,
+            None => shared_files::region(env, policy.profile.as_deref()).await?.ok_or(Problem::NoRegion)?,
         };
         let mut ca_files = network.ca_files.clone();
         if network.env_endpoint {
@@ -385,9 +358,9 @@ impl<'a> Calls<'a> {
     }
 
     /// Whether there are other credentials now than `used`. Of several calls that failed together, one looks.
-    async fn refresh(&self, used: Option<credentials::Found>) -> bool {
+    async fn refresh(&self, used: Option<Found>) -> bool {
         let _turn = self.refreshing.lock().await;
-        let is_new = |now: Option<credentials::Found>| match (now, &used) {
+        let is_new = |now: Option<Found>| match (now, &used) {
             (Some(now), Some(used)) => !now.is_same_as(used),
             (now, _) => now.is_some(),
         };
