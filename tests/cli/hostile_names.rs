@@ -50,7 +50,7 @@ fn names_of_files_are_escaped() {
             &["audit", "show", name],
             &["audit", "show", &format!("absent{name}")],
             &["copy", "--from", name, "--to", name, "A"],
-            &["init", name],
+            &["init", name, "--identity", "key", "--log", "log"],
             &["init", ".", "--identity", name, "--log", "log"],
         ] {
             let outcome = scene.vouchsafe(line);
