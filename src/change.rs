@@ -19,7 +19,7 @@ use crate::inject::ParentEnv;
 use crate::inspect::{NoItem, bound_item, note_of};
 use crate::name::{VariableName, show};
 use crate::policy::eval::Caller;
-use crate::policy::model::{Alphabet, Generate, ItemRef, Policy, Stage};
+use crate::policy::model::{Alphabet, Generate, ItemRef, Password, Policy, Stage};
 use crate::prompt::Silence;
 use crate::resolve::{pick, place_of};
 use crate::secret::Secret;
@@ -29,7 +29,8 @@ use crate::store::{Answer, Author, Fetched, Versions, Wanted};
 use crate::{caller, output};
 
 /// What `--generate` makes where the policy says nothing: 43 characters of 6 bits are 258 bits.
-const DEFAULT_GENERATE: Generate = Generate { length: 43, alphabet: Alphabet::UrlSafe };
+const DEFAULT_GENERATE: Password =
+    Password { length: 43, alphabet: Alphabet::UrlSafe, exclude: Vec::new(), require: Vec::new() };
 
 /// `vouchsafe set`.
 ///
@@ -196,7 +197,10 @@ fn refuse_fixed(name: &VariableName, item: &ItemRef) -> Result<(), Error> {
 fn value_for(options: &cli::Set, policy: &Policy) -> Result<Secret, Error> {
     let value = if options.generate {
         let rotation = policy.secrets.get(&options.name).and_then(|binding| binding.rotate.as_ref());
-        generate(rotation.map_or(&DEFAULT_GENERATE, |rotation| &rotation.generate))?
+        match rotation.map(|rotation| &rotation.generate) {
+            Some(Generate::Password(password)) => generate(password)?,
+            _ => generate(&DEFAULT_GENERATE)?,
+        }
     } else if let Some(path) = &options.from_file {
         from_file(path)?
     } else if std::io::stdin().is_terminal() {

@@ -14,7 +14,9 @@ use std::fmt;
 pub enum Class {
     /// The audit log could not be written, read or locked, so there was no access.
     Audit,
-    /// `check` found something due or missing.
+    /// Somebody else rotates.
+    Busy,
+    /// `check` found something due or missing; `rotate` left something to do.
     Due,
     /// The policy does not grant what was asked.
     Denied,
@@ -40,6 +42,8 @@ pub enum Class {
     Store,
     /// `audit verify`: a record was changed.
     Tampered,
+    /// The system whose credential is rotated refused or failed.
+    Target,
     /// The schema has it, this build does not.
     Unsupported,
     /// The command line is wrong.
@@ -48,7 +52,7 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order of the table in `docs/exit-status.md`.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Usage,
         Self::Due,
         Self::Tampered,
@@ -58,6 +62,8 @@ impl Class {
         Self::Policy,
         Self::Store,
         Self::Missing,
+        Self::Target,
+        Self::Busy,
         Self::Audit,
         Self::Identity,
         Self::Environment,
@@ -78,7 +84,7 @@ impl Class {
             Self::Differences => 13,
             Self::Denied => 120,
             Self::Policy => 121,
-            Self::Store | Self::Missing => 122,
+            Self::Store | Self::Missing | Self::Target | Self::Busy => 122,
             Self::Audit => 123,
             Self::Identity => 124,
             Self::Environment | Self::Unsupported | Self::Internal => 125,
@@ -92,6 +98,7 @@ impl Class {
     pub fn word(self) -> &'static str {
         match self {
             Self::Audit => "audit",
+            Self::Busy => "busy",
             Self::Denied => "denied",
             Self::Differences => "differences",
             Self::Due => "due",
@@ -105,6 +112,7 @@ impl Class {
             Self::Policy => "policy",
             Self::Store => "store",
             Self::Tampered => "tampered",
+            Self::Target => "target",
             Self::Unsupported => "unsupported",
             Self::Usage => "usage",
         }
@@ -115,9 +123,10 @@ impl Class {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Audit => "the audit record could not be written, so there was no access",
+            Self::Busy => "somebody else rotates",
             Self::Denied => "the policy does not grant it",
             Self::Differences => "reserved for `policy diff`: the policies differ",
-            Self::Due => "`check`: something is due, missing or incomplete",
+            Self::Due => "`check`: something is due, missing or incomplete; `rotate`: something is left to do",
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",
             Self::Incomplete => "`audit verify`: records are missing",
@@ -128,6 +137,7 @@ impl Class {
             Self::Policy => "the policy or host file is invalid, unsafe or not found",
             Self::Store => "a store failed: unreadable, corrupt, unreachable",
             Self::Tampered => "`audit verify`: the log was changed",
+            Self::Target => "the system whose credential is rotated refused or failed",
             Self::Unsupported => "the policy asks for something that this build does not have",
             Self::Usage => "the command line is wrong",
         }

@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::error::{Cause, Class};
-use crate::policy::model::{Alphabet, Generate};
+use crate::policy::model::{Alphabet, Password};
 use crate::secret::Secret;
 
 /// Characters that one value may have.
@@ -27,7 +27,7 @@ pub enum GenerateError {
 ///
 /// # Errors
 /// The length is out of bounds, or the kernel gives no randomness: then there is no value at all, never a weaker one.
-pub fn generate(what: &Generate) -> Result<Secret, GenerateError> {
+pub fn generate(what: &Password) -> Result<Secret, GenerateError> {
     let random = SystemRandom::new();
     draw(what, &mut |bytes| random.fill(bytes).map_err(|_| GenerateError::Randomness))
 }
@@ -45,7 +45,7 @@ pub fn characters(alphabet: Alphabet) -> Vec<u8> {
 }
 
 fn draw(
-    what: &Generate,
+    what: &Password,
     fill: &mut dyn FnMut(&mut [u8]) -> Result<(), GenerateError>,
 ) -> Result<Secret, GenerateError> {
     if what.length == 0 || what.length > MAX_LENGTH {
@@ -104,13 +104,17 @@ mod tests {
     fn a_value_has_its_length_and_only_characters_of_its_alphabet() {
         for alphabet in ALL {
             for length in [1, 40, 127, 129, MAX_LENGTH] {
-                let value = generate(&Generate { length, alphabet }).unwrap();
+                let value = generate(&Password { length, alphabet, exclude: Vec::new(), require: Vec::new() }).unwrap();
                 assert_eq!(value.expose().len(), length);
                 assert!(value.expose().iter().all(|byte| characters(alphabet).contains(byte)));
             }
         }
-        assert!(matches!(generate(&Generate { length: 0, alphabet: Alphabet::Hex }), Err(GenerateError::Length)));
-        let too_long = Generate { length: MAX_LENGTH + 1, alphabet: Alphabet::Hex };
+        assert!(matches!(
+            generate(&Password { length: 0, alphabet: Alphabet::Hex, exclude: Vec::new(), require: Vec::new() }),
+            Err(GenerateError::Length)
+        ));
+        let too_long =
+            Password { length: MAX_LENGTH + 1, alphabet: Alphabet::Hex, exclude: Vec::new(), require: Vec::new() };
         assert!(matches!(generate(&too_long), Err(GenerateError::Length)));
     }
 
@@ -128,7 +132,9 @@ mod tests {
                 });
                 Ok(())
             };
-            let value = draw(&Generate { length: per_round, alphabet }, &mut fill).unwrap();
+            let value =
+                draw(&Password { length: per_round, alphabet, exclude: Vec::new(), require: Vec::new() }, &mut fill)
+                    .unwrap();
             for character in characters(alphabet) {
                 let count = value.expose().iter().filter(|byte| **byte == character).count();
                 assert_eq!(count, per_round / size);
@@ -143,7 +149,10 @@ mod tests {
             let characters = characters(alphabet);
             let mut counts = vec![0_f64; 256];
             for _ in 0..100 {
-                for byte in generate(&Generate { length: 4000, alphabet }).unwrap().expose() {
+                for byte in generate(&Password { length: 4000, alphabet, exclude: Vec::new(), require: Vec::new() })
+                    .unwrap()
+                    .expose()
+                {
                     counts[usize::from(*byte)] += 1.0;
                 }
             }
@@ -156,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_randomness_there_is_no_value() {
-        let what = Generate { length: 10, alphabet: Alphabet::Hex };
+        let what = Password { length: 10, alphabet: Alphabet::Hex, exclude: Vec::new(), require: Vec::new() };
         assert!(matches!(draw(&what, &mut |_| Err(GenerateError::Randomness)), Err(GenerateError::Randomness)));
     }
 }

@@ -8,6 +8,7 @@
 //! - [`audit`]: written down first;
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it;
+//! - [`rotate`]: new values, staged and proven;
 //! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`change`], [`init`], [`generate`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
 //! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
@@ -35,6 +36,7 @@ pub mod output;
 pub mod policy;
 pub mod prompt;
 pub mod resolve;
+pub mod rotate;
 pub mod run;
 pub mod schema;
 pub mod secret;

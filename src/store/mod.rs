@@ -9,8 +9,8 @@
 //! - [`age`]: the `age` store on top of all these;
 //! - [`aws`]: what the stores of AWS have in common; [`ssm`], [`kms`]: those stores.
 //!
-//! [`Store::fetch`] is all that the exec path needs; [`Versions`] is what the commands that write and look back need. Both
-//! block; a store that waits on a network keeps its runtime to itself.
+//! [`Store::fetch`] is all that the exec path needs; [`Versions`] is what the commands that write and look back need, and
+//! [`stages::Stages`] what rotation needs. All block; a store that waits on a network keeps its runtime to itself.
 
 pub mod age;
 pub mod aws;
@@ -25,6 +25,7 @@ pub mod sealed;
 mod sealed_error;
 pub mod sealed_file;
 pub mod ssm;
+pub mod stages;
 pub mod write;
 
 use std::collections::BTreeMap;
@@ -184,6 +185,15 @@ pub struct StoreError {
 pub enum StoreErrorKind {
     /// AWS failed, or there was no way to it.
     Aws(Box<aws::error::AwsError>),
+    /// Somebody else rotates.
+    Held(stages::Holder),
+    /// The version that was meant is not at its stage any more.
+    Moved {
+        /// The item.
+        item: ItemName,
+        /// What is there instead, as in "version 4 is pending".
+        found: String,
+    },
     /// A parameter is not used or not written.
     Parameter(ssm::Refusal),
     /// A problem of a sealed file.
@@ -202,6 +212,10 @@ impl fmt::Display for StoreError {
         write!(f, "store `{}`: ", self.store)?;
         match &self.kind {
             StoreErrorKind::Aws(error) => error.fmt(f),
+            StoreErrorKind::Held(holder) => write!(f, "it is being rotated by {holder}"),
+            StoreErrorKind::Moved { item, found } => {
+                write!(f, "`{}` was changed meanwhile: {found}", crate::name::escape(item.as_str()))
+            }
             StoreErrorKind::Parameter(refusal) => refusal.fmt(f),
             StoreErrorKind::Sealed(error) => error.fmt(f),
             StoreErrorKind::Unsupported(kind) => write!(f, "stores of type `{kind}` are not supported in this build"),
@@ -214,6 +228,7 @@ impl Cause for StoreError {
     fn class(&self) -> Class {
         match &self.kind {
             StoreErrorKind::Aws(error) => error.class(),
+            StoreErrorKind::Held(_) | StoreErrorKind::Moved { .. } => Class::Busy,
             StoreErrorKind::Parameter(refusal) => refusal.class(),
             StoreErrorKind::Sealed(error) => error.class(),
             StoreErrorKind::Unsupported(_) => Class::Unsupported,
@@ -225,7 +240,11 @@ impl Cause for StoreError {
         match &self.kind {
             StoreErrorKind::Aws(error) => error.problem == aws::error::Problem::Unsettled,
             StoreErrorKind::Parameter(refusal) => matches!(refusal, ssm::Refusal::Downgraded(_)),
-            StoreErrorKind::Sealed(_) | StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => false,
+            StoreErrorKind::Held(_)
+            | StoreErrorKind::Moved { .. }
+            | StoreErrorKind::Sealed(_)
+            | StoreErrorKind::Unsupported(_)
+            | StoreErrorKind::NotOffered { .. } => false,
         }
     }
 
@@ -234,6 +253,10 @@ impl Cause for StoreError {
             StoreErrorKind::Aws(error) => error.hint(),
             StoreErrorKind::Parameter(refusal) => refusal.hint(),
             StoreErrorKind::Sealed(error) => error.hint(),
+            StoreErrorKind::Held(_) => {
+                Some("wait until it is done; if that process is gone: vouchsafe rotate --resume".into())
+            }
+            StoreErrorKind::Moved { .. } => Some("look again: vouchsafe list".into()),
             StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => None,
         }
     }

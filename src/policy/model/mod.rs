@@ -4,6 +4,7 @@
 //! knowledge: a policy holds no secret, so these types may be printed.
 
 mod host;
+mod rotation;
 mod stores;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
+pub use rotation::{Alphabet, Apply, CharacterClass, Generate, Password, Postgres, Program, Roles, Rotation};
 pub use stores::{AgeStore, AwsAccess, CredentialSource, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store};
 
 use super::pattern::Pattern;
@@ -157,62 +159,6 @@ pub enum OnExpired {
     Refuse,
     /// `check` says so; the child starts.
     Warn,
-}
-
-/// How a value is rotated. Parsed and checked; acted on by `rotate`.
-#[derive(Debug, Clone)]
-pub struct Rotation {
-    /// How often.
-    pub every: Option<Duration>,
-    /// What makes the new value.
-    pub generate: Generate,
-    /// What makes the target accept it.
-    pub apply: Apply,
-    /// A version still unproven lies beside the item instead of on it.
-    pub pending_separate: bool,
-}
-
-/// What makes a new value.
-#[derive(Debug, Clone)]
-pub struct Generate {
-    /// Characters of the value.
-    pub length: usize,
-    /// Which characters.
-    pub alphabet: Alphabet,
-}
-
-/// The characters of a generated value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alphabet {
-    /// `A-Z a-z 0-9`.
-    Alphanumeric,
-    /// `0-9 a-f`.
-    Hex,
-    /// Every printable ASCII character but space, quotes, backslash, `@` and `/`.
-    Printable,
-    /// `A-Z a-z 0-9 - _` (RFC 4648 section 5).
-    UrlSafe,
-}
-
-/// What makes the target accept a new value.
-#[derive(Debug, Clone)]
-pub enum Apply {
-    /// A program of the operator's.
-    Command {
-        /// Its absolute path.
-        program: PathBuf,
-        /// How long it may take for one step.
-        timeout: Duration,
-    },
-    /// Nothing: the value is only generated.
-    None,
-    /// A PostgreSQL role's password.
-    Postgres {
-        /// The binding that holds the administrator's connection URL.
-        admin: VariableName,
-        /// The role.
-        role: String,
-    },
 }
 
 /// Every item under a path, as variables.

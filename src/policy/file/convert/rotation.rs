@@ -10,7 +10,7 @@ use crate::name::{VariableName, escape};
 use crate::policy::file::raw::{
     ApplyType, At, PendingWord, RawApply, RawGenerate, RawPolicy, RawRotate, RawSecret, StoreType,
 };
-use crate::policy::model::{Alphabet, Apply, Generate, Rotation};
+use crate::policy::model::{Alphabet, Apply, Generate, Password, Postgres, Program, Roles, Rotation};
 
 pub(super) fn rotation(
     at: &At<RawRotate>,
@@ -31,6 +31,7 @@ pub(super) fn rotation(
         generate: generate(raw.generate.as_ref(), context),
         apply: raw.apply.as_ref().map_or(Apply::None, |at| apply(at, files, context)),
         pending_separate: raw.pending.as_ref().is_some_and(|at| at.value == PendingWord::Separate),
+        retire_after: None,
     }
 }
 
@@ -43,7 +44,7 @@ fn generate(at: Option<&At<RawGenerate>>, context: &mut Context<'_>) -> Generate
         }
     });
     let alphabet = at.and_then(|at| at.value.alphabet.as_ref()).map_or(Alphabet::UrlSafe, |at| at.value.into());
-    Generate { length, alphabet }
+    Generate::Password(Password { length, alphabet, exclude: Vec::new(), require: Vec::new() })
 }
 
 fn apply(at: &At<RawApply>, files: &[RawPolicy], context: &mut Context<'_>) -> Apply {
@@ -75,9 +76,12 @@ fn apply(at: &At<RawApply>, files: &[RawPolicy], context: &mut Context<'_>) -> A
             if raw.program.is_none() {
                 context.findings.wrong(at, "`apply` of type `command` has no `program`");
             }
-            program.map_or(Apply::None, |program| Apply::Command {
-                program: PathBuf::from(program),
-                timeout: timeout.unwrap_or(Duration::from_secs(30)),
+            program.map_or(Apply::None, |program| {
+                Apply::Command(Program {
+                    path: PathBuf::from(program),
+                    timeout: timeout.unwrap_or(Duration::from_secs(30)),
+                    needs: Vec::new(),
+                })
             })
         }
         ApplyType::Postgres => {
@@ -94,7 +98,9 @@ fn apply(at: &At<RawApply>, files: &[RawPolicy], context: &mut Context<'_>) -> A
             }
             let role = context.line("role", role);
             let admin = context.noted(admin, VariableName::new(admin.as_str()));
-            admin.zip(role).map_or(Apply::None, |(admin, role)| Apply::Postgres { admin, role })
+            admin.zip(role).map_or(Apply::None, |(admin, role)| {
+                Apply::Postgres(Postgres { admin, roles: Roles::Single(role), check: None })
+            })
         }
     }
 }
