@@ -2,6 +2,7 @@
 //!
 //! One fetch reads and decrypts the file once, whatever is wanted of it. Nothing is kept between calls.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::document::Document;
@@ -231,6 +232,14 @@ impl SealedFile for AgeFile<'_> {
 
     fn service(&self) -> Option<&ServiceName> {
         self.service
+    }
+
+    fn store(&self) -> &StoreName {
+        self.name
+    }
+
+    fn path(&self) -> Result<&Path, StoreError> {
+        Ok(&self.store.path)
     }
 }
 

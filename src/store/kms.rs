@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::time::Instant;
 
 use age_core::format::{FileKey, Stanza};
@@ -213,6 +214,14 @@ impl SealedFile for KmsFile<'_> {
 
     fn service(&self) -> Option<&ServiceName> {
         self.service
+    }
+
+    fn store(&self) -> &StoreName {
+        self.name
+    }
+
+    fn path(&self) -> Result<&Path, StoreError> {
+        self.store.path.as_deref().ok_or_else(|| self.not_offered("items: it has no `path`"))
     }
 
     fn create_if_absent(&self, service: Option<&ServiceName>, deadline: Instant) -> Result<(), StoreError> {
