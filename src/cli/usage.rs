@@ -62,7 +62,6 @@ fn verb_like(typed: &str) -> Option<String> {
         "write" | "put" | "add" | "edit" => return Some("vouchsafe set NAME --env ENVIRONMENT".into()),
         "delete" | "rm" | "unset" => return Some("vouchsafe remove NAME --env ENVIRONMENT".into()),
         "ls" => return Some("vouchsafe list --env ENVIRONMENT".into()),
-        "rotate" => return Some("vouchsafe set NAME --env ENVIRONMENT --generate".into()),
         _ => {}
     }
     let known = definition();
