@@ -34,7 +34,6 @@ use self::stuck::{Failure, Interrupted, Unfinished, listed};
 use self::target::{NoTarget, Target};
 use self::value::View;
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
-use crate::change::author;
 use crate::error::{Class, Error};
 use crate::inject::ParentEnv;
 use crate::inspect::{describe_source, note_of};
@@ -43,7 +42,7 @@ use crate::policy::model::{Apply, Generate, Roles, Rotation};
 use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::stages::{Holder, Stages};
-use crate::{caller, cli, generate, output, sys};
+use crate::{caller, change, cli, generate, output, sys};
 
 /// `vouchsafe rotate`. A secret that fails does not keep the others from being rotated.
 ///
@@ -58,15 +57,15 @@ pub fn rotate(options: &cli::Rotate, parent: &ParentEnv) -> Result<(), Error> {
     let mut auditor = setting.open_auditor(&caller, None)?;
     let notes: Vec<SecretNote> = candidates.iter().map(|one| note_of(one.name, one.item)).collect();
     auditor.record(Event::SecretListed, Outcome::Allowed, Some("rotate"), &notes)?;
-    let holder =
-        Holder { owner: format!("{}, process {}", author(&caller), std::process::id()), since: SystemTime::now() };
+    let author = change::author(&caller);
+    let owner = format!("{author}, process {}", std::process::id());
     let mut run = Run {
         setting: &setting,
         options,
         wish,
         auditor,
         author,
-        holder,
+        holder: Holder { owner, since: SystemTime::now() },
         stores: BTreeMap::new(),
         means: Means::default(),
         failures: Vec::new(),
