@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use super::step::{Answer, At, Intent, Next, Rules, State, Step};
-use super::stuck::Failure;
+use super::stuck::{Failure, Stuck};
 use super::target::Target;
 use super::value::View;
 use crate::audit::RotationPermit;
@@ -148,7 +148,7 @@ impl Rotating<'_> {
                 Ok(Answer::Done)
             }
             Step::Discard(number) => {
-                self.store.discard_pending(self.item, number, (self.deadline)())?;
+                self.discard(number, state, values)?;
                 Ok(Answer::Done)
             }
             Step::RollBack(number) => {
@@ -163,24 +163,44 @@ impl Rotating<'_> {
         if self.view == View::Whole && !self.rules.has_target {
             return Ok(generated);
         }
-        let current = state.staged.current.as_ref().map(|note| At { stage: Stage::Current, number: note.number });
-        let Some(current) = current else { return Err(Failure::Stuck(super::stuck::Stuck::Absent).into()) };
-        let seen = self.seen(current, values)?;
+        let seen = self.current(state, values)?;
         let composed = self.target.compose(Some(&seen), generated)?;
         let view = self.view.clone();
-        Ok(view.put(self.value(current, values)?, &composed)?)
+        // Read by the line above.
+        let whole = values.0.get(&Stage::Current).ok_or(Failure::Stuck(Stuck::Absent))?;
+        Ok(view.put(whole, &composed)?)
     }
 
     /// The target forgets the previous version only while the current one is known to work.
     fn retire(&mut self, number: u64, state: &State, values: &mut Values) -> Result<(), Error> {
         if self.rules.has_target {
-            let current = state.staged.current.as_ref().ok_or(Failure::Stuck(super::stuck::Stuck::Absent))?;
-            let current = self.seen(At { stage: Stage::Current, number: current.number }, values)?;
+            let current = self.current(state, values)?;
             let previous = self.seen(At { stage: Stage::Previous, number }, values)?;
             self.target.verify(&current)?;
             self.target.retire(&previous, &current)?;
         }
-        Ok(self.store.drop_previous(self.item, number, (self.deadline)())?)
+        if state.retirable() == Some(number) {
+            self.store.drop_previous(self.item, number, (self.deadline)())?;
+        }
+        Ok(())
+    }
+
+    /// A target that accepts the pending version forgets it first: nobody could name it any more. Where the current one had
+    /// to be put back in its place, it does not.
+    fn discard(&mut self, number: u64, state: &State, values: &mut Values) -> Result<(), Error> {
+        if self.rules.has_target {
+            let current = self.current(state, values)?;
+            let pending = self.seen(At { stage: Stage::Pending, number }, values)?;
+            if self.target.verify(&pending).is_ok() {
+                self.target.retire(&pending, &current)?;
+            }
+        }
+        Ok(self.store.discard_pending(self.item, number, (self.deadline)())?)
+    }
+
+    fn current(&mut self, state: &State, values: &mut Values) -> Result<Secret, Error> {
+        let current = state.staged.current.as_ref().ok_or(Failure::Stuck(Stuck::Absent))?;
+        self.seen(At { stage: Stage::Current, number: current.number }, values)
     }
 
     /// What the target sees of a version.

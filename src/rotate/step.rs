@@ -79,7 +79,7 @@ pub enum Step {
     Promote(u64),
     /// target and store: this previous version is gone.
     Retire(u64),
-    /// store: this pending version is gone.
+    /// target and store: this pending version is gone.
     Discard(u64),
     /// store: this previous version becomes current again.
     RollBack(u64),
@@ -168,12 +168,6 @@ impl Rules {
             after.is_zero() || age.is_some_and(|age| age >= after)
         })
     }
-
-    /// Whether the previous version is retired before the next one takes its place: afterwards nobody could name it to the
-    /// target any more.
-    fn makes_room(self) -> bool {
-        self.has_target || self.retire_after.is_some()
-    }
 }
 
 /// What is to be done next.
@@ -212,12 +206,17 @@ impl State {
     }
 
     fn begin(&self, rules: Rules) -> Result<Next, Stuck> {
-        match (&self.staged.current, self.retirable()) {
-            (None, _) => Err(Stuck::Absent),
-            (Some(_), _) if self.staged.is_unmarked => Ok(Next::Do(Step::Adopt)),
-            (Some(_), Some(previous)) if rules.makes_room() => Ok(Next::Do(Step::Retire(previous))),
-            (Some(_), _) => Ok(Next::Do(Step::Create)),
+        if self.staged.current.is_none() {
+            return Err(Stuck::Absent);
         }
+        let is_told = rules.has_target && self.progress != Progress::Retired;
+        let room = self.staged.previous.as_ref().filter(|_| is_told).map(|previous| previous.number);
+        Ok(Next::Do(match room {
+            _ if self.staged.is_unmarked => Step::Adopt,
+            // The next promotion takes its place, and afterwards nobody could name it to the target any more.
+            Some(previous) => Step::Retire(previous),
+            None => Step::Create,
+        }))
     }
 
     fn forward(&self, pending: u64, rules: Rules) -> Next {
@@ -279,7 +278,8 @@ impl State {
                 _ => Step::Verify(at(pending)),
             })),
             (StepName::Retire, None) => {
-                self.retirable().map_or(Err(Stuck::NoPrevious), |previous| Ok(Next::Do(Step::Retire(previous))))
+                let previous = self.staged.previous.as_ref().ok_or(Stuck::NoPrevious)?;
+                Ok(Next::Do(Step::Retire(previous.number)))
             }
             (StepName::Create | StepName::Retire, Some(_)) if rules.has_target => not_next(StepName::Apply),
             (StepName::Create | StepName::Retire, Some(_)) => not_next(StepName::Promote),
@@ -315,8 +315,10 @@ impl State {
                 self.staged.pending = None;
                 self.progress = Progress::Settled;
             }
-            Step::Retire(_) => {
-                self.staged.previous = None;
+            Step::Retire(number) => {
+                if self.retirable() == Some(number) {
+                    self.staged.previous = None;
+                }
                 if self.progress != Progress::Settled {
                     self.progress = Progress::Retired;
                 }
@@ -347,9 +349,9 @@ impl State {
         self.staged.pending.as_ref().map(|note| note.number)
     }
 
-    /// The previous version, if it is older than the current one. One that was rolled back is kept: its number would be
-    /// given a second time.
-    fn retirable(&self) -> Option<u64> {
+    /// The previous version, if it is older than the current one. One that was rolled back stays in the store until the next
+    /// promotion takes its place: without it, its number would be given a second time.
+    pub(super) fn retirable(&self) -> Option<u64> {
         let (current, previous) = (self.staged.current.as_ref()?, self.staged.previous.as_ref()?);
         (previous.number < current.number).then_some(previous.number)
     }

@@ -158,7 +158,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::scratch::Scratch;
+    use crate::store::scratch::{Scratch, read};
 
     fn holder(owner: &str) -> Holder {
         Holder { owner: owner.into(), since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
@@ -196,7 +196,7 @@ mod tests {
         let store = folder.write("store.age", "x", 0o600);
         let lock = folder.write(".store.age.rotating", "{\"owner\":\"a longer name than the next one\"", 0o600);
         let hold = Hold::take(&store, &holder("bob@two")).unwrap();
-        let note: Note = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
+        let note: Note = serde_json::from_slice(&read(&lock)).unwrap();
         assert_eq!((note.owner.as_str(), note.since.as_str()), ("bob@two", "2023-11-14T22:13:20Z"));
         drop(hold);
     }
@@ -218,7 +218,7 @@ mod tests {
                 _ => std::fs::create_dir(&lock).unwrap(),
             }
             assert!(matches!(Hold::take(&store, &holder("x")), Err(Refusal::File(_))), "{put}");
-            assert_eq!(std::fs::read_to_string(&precious).unwrap(), "keep");
+            assert_eq!(read(&precious), b"keep");
             if put == "folder" { std::fs::remove_dir(&lock) } else { std::fs::remove_file(&lock) }.unwrap();
         }
         let absent = store.with_file_name("absent.age");

@@ -14,7 +14,7 @@ use crate::store::sealed;
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 fn vectors(name: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/kms").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/kms").join(name)
 }
 
 fn vector() -> Value {
