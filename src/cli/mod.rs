@@ -168,6 +168,8 @@ pub enum IamFor {
     Remove,
     /// `history`.
     History,
+    /// `rotate`.
+    Rotate,
 }
 
 /// `vouchsafe list`.

@@ -20,7 +20,7 @@ use crate::store::{Answer, Wanted};
 pub(super) struct Means(BTreeMap<VariableName, Secret>);
 
 /// The bindings that this rotation reads, and the parts of those that are templates.
-pub(super) fn names_of<'p>(policy: &'p Policy, rotation: &'p Rotation) -> BTreeSet<&'p VariableName> {
+pub(crate) fn names_of<'p>(policy: &'p Policy, rotation: &'p Rotation) -> BTreeSet<&'p VariableName> {
     let applies: &[VariableName] = match &rotation.apply {
         Apply::Command(program) => &program.needs,
         Apply::Postgres(postgres) => std::slice::from_ref(&postgres.admin),

@@ -19,10 +19,11 @@ pub mod target;
 pub mod value;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+pub(crate) use means::names_of as means_of;
 pub use report::Progress;
 
 use self::drive::Rotating;
@@ -67,6 +68,7 @@ pub fn rotate(options: &cli::Rotate, parent: &ParentEnv) -> Result<(), Error> {
         author,
         holder: Holder { owner, since: SystemTime::now() },
         stores: BTreeMap::new(),
+        refused: BTreeSet::new(),
         means: Means::default(),
         failures: Vec::new(),
         left: Vec::new(),
@@ -92,6 +94,8 @@ struct Run<'s, 'e> {
     holder: Holder,
     /// Each store that was opened, with the right to rotate it until it is given back.
     stores: BTreeMap<&'s StoreName, Box<dyn Stages + 's>>,
+    /// Stores that somebody else rotates: asked once.
+    refused: BTreeSet<&'s StoreName>,
     means: Means,
     failures: Vec<(&'s VariableName, Error)>,
     left: Vec<Left<'s>>,
@@ -111,7 +115,7 @@ struct Left<'s> {
 impl<'s> Run<'s, '_> {
     fn rotate_all(&mut self, candidates: &[Candidate<'s>]) {
         for candidate in candidates {
-            if self.is_stopped {
+            if self.is_stopped || self.refused.contains(&candidate.item.store) {
                 self.left.push(Left { name: candidate.name, is_begun: false });
                 continue;
             }
@@ -125,6 +129,9 @@ impl<'s> Run<'s, '_> {
                 Err(error) => Err((error, false)),
             };
             if let Err((error, is_begun)) = done {
+                if error.class() == Class::Busy {
+                    self.refused.insert(&candidate.item.store);
+                }
                 self.note_failure(candidate.name, error, is_begun);
             }
         }

@@ -256,9 +256,8 @@ impl Cause for StoreError {
             StoreErrorKind::Aws(error) => error.hint(),
             StoreErrorKind::Parameter(refusal) => refusal.hint(),
             StoreErrorKind::Sealed(error) => error.hint(),
-            StoreErrorKind::Held(_) => {
-                Some("wait until it is done; if that process is gone: vouchsafe rotate --resume".into())
-            }
+            // The command is the one that was refused; whoever ran it knows it and says so.
+            StoreErrorKind::Held(_) => None,
             StoreErrorKind::Moved { .. } => Some("look again: vouchsafe list".into()),
             StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => None,
         }
