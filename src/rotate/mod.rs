@@ -21,7 +21,7 @@ pub mod value;
 use std::cell::RefCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 pub(crate) use means::names_of as means_of;
 pub use report::Progress;
@@ -94,7 +94,7 @@ struct Run<'s, 'e> {
     holder: Holder,
     /// Each store that was opened, with the right to rotate it until it is given back.
     stores: BTreeMap<&'s StoreName, Box<dyn Stages + 's>>,
-    /// Stores that somebody else rotates: asked once.
+    /// Stores that somebody else rotates, or that let a whole deadline pass: asked once.
     refused: BTreeSet<&'s StoreName>,
     means: Means,
     failures: Vec<(&'s VariableName, Error)>,
@@ -119,6 +119,7 @@ impl<'s> Run<'s, '_> {
                 self.left.push(Left { name: candidate.name, is_begun: false });
                 continue;
             }
+            let start = Instant::now();
             let looked = match self.wish {
                 Wish::Each(intent) => Ok(Some(intent)),
                 Wish::Due | Wish::Resume => self.look(candidate).map(|(_, intent)| intent),
@@ -129,7 +130,8 @@ impl<'s> Run<'s, '_> {
                 Err(error) => Err((error, false)),
             };
             if let Err((error, is_begun)) = done {
-                if error.class() == Class::Busy {
+                let is_slow = error.class() == Class::Store && start.elapsed() >= self.setting.policy.run.deadline;
+                if error.class() == Class::Busy || is_slow {
                     self.refused.insert(&candidate.item.store);
                 }
                 self.note_failure(candidate.name, error, is_begun);
@@ -146,7 +148,7 @@ impl<'s> Run<'s, '_> {
         let Candidate { name, item, rotation, .. } = *candidate;
         let (setting, policy) = (self.setting, &self.setting.policy);
         let names = means::names_of(policy, rotation);
-        let reason = format!("{}; {}", describe(intent), destination(rotation));
+        let reason = format!("{}; {}{}", describe(intent), destination(rotation), origin(rotation));
         let note = note_of(name, item);
         let permit = self.auditor.begin_rotation(&reason, &note, &means::notes(policy, &names));
         let permit = permit.map_err(|error| (error.into(), false))?;
@@ -332,6 +334,14 @@ fn describe(intent: Intent) -> String {
         Intent::Finish => "resume".into(),
         Intent::RollBack => "roll back".into(),
         Intent::Only(step) => format!("{} only", step.word()),
+    }
+}
+
+/// What else gets the values of bindings.
+fn origin(rotation: &Rotation) -> String {
+    match &rotation.generate {
+        Generate::Command(program) => format!("; made by program `{}`", show(&program.path)),
+        _ => String::new(),
     }
 }
 

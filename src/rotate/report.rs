@@ -230,7 +230,10 @@ impl Journal for Scribe<'_, '_> {
         self.auditor.note_request_ids(self.setting.aws.take_request_ids());
         let note = self.note_at(step.version());
         let written = self.auditor.record(Event::RotationFailed, outcome, Some(&reason), &[note]);
-        self.say(&format!("{} failed", step.word()));
+        self.say(&match self.signal {
+            Some(_) => format!("ended before {}", step.word()),
+            None => format!("{} failed", step.word()),
+        });
         if self.json {
             let progress = Progress::new(&self.note, step, outcome.word(), step.version());
             output::print_json(&Progress { reason: Some(error.to_string()), ..progress }).unwrap_or_default();
