@@ -19,7 +19,7 @@ use crate::inject::ParentEnv;
 use crate::inspect::{NoItem, bound_item, note_of};
 use crate::name::{VariableName, show};
 use crate::policy::eval::Caller;
-use crate::policy::model::{Alphabet, Generate, ItemRef, Password, Policy, Stage};
+use crate::policy::model::{Alphabet, Generate, ItemRef, Password, Policy, Random, Stage};
 use crate::prompt::Silence;
 use crate::resolve::{pick, place_of};
 use crate::secret::Secret;
@@ -198,7 +198,7 @@ fn value_for(options: &cli::Set, policy: &Policy) -> Result<Secret, Error> {
     let value = if options.generate {
         let rotation = policy.secrets.get(&options.name).and_then(|binding| binding.rotate.as_ref());
         match rotation.map(|rotation| &rotation.generate) {
-            Some(Generate::Password(password)) => generate(password)?,
+            Some(Generate::Random(Random::Password(password))) => generate(password)?,
             _ => generate(&DEFAULT_GENERATE)?,
         }
     } else if let Some(path) = &options.from_file {
