@@ -111,7 +111,7 @@ impl Password {
             let lacked: Vec<_> = lacked.map(|(_, class)| class).collect();
             let left = characters.iter().filter(|byte| !lacked.iter().any(|class| class.has(**byte))).count();
             let share = (left as f64 / characters.len().max(1) as f64).powf(self.length as f64);
-            if lacked.len() % 2 == 0 { share } else { -share }
+            if lacked.len().is_multiple_of(2) { share } else { -share }
         };
         (0..1_usize << classes.len()).map(lacking).sum::<f64>().clamp(0.0, 1.0)
     }

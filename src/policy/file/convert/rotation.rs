@@ -183,10 +183,11 @@ fn means(at: &At<String>, whose: &Whose<'_>, files: &[RawPolicy], context: &mut 
     if !files.iter().any(|file| file.secrets.contains_key(at.as_str())) {
         let known = files.iter().flat_map(|file| file.secrets.keys()).map(At::as_str);
         let known = known.filter(|name| *name != whose.name.as_str());
-        context
-            .findings
-            .wrong(at, format!("`{}` is no secret of this policy", escape(at.as_str())))
-            .did_you_mean(at.as_str(), known);
+        let name = escape(at.as_str());
+        let finding = context.findings.wrong(at, format!("`{name}` is no secret of this policy"));
+        if !finding.did_you_mean(at.as_str(), known).has_suggestion() {
+            finding.hint(format!("{name} = {{ inject = false }}   # in [secrets]: fetched to rotate, for no child"));
+        }
         return None;
     }
     context.noted(at, VariableName::new(at.as_str()))
