@@ -8,8 +8,8 @@
 //! - [`audit`]: written down first;
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it;
-//! - [`rotate`]: new values, staged and proven;
-//! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`change`], [`init`], [`generate`]: writing; [`audit_log`]: reading logs;
+//! - [`rotate`]: new values, made, staged and proven;
+//! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`change`], [`init`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
 //! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
 
@@ -25,7 +25,6 @@ pub mod child;
 pub mod cli;
 pub mod error;
 pub mod explain;
-pub mod generate;
 pub mod init;
 pub mod inject;
 pub mod inspect;

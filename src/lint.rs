@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::inject::ParentEnv;
 use crate::name::show;
 use crate::policy::file::{self, PolicyError};
+use crate::policy::model::Policy;
 use crate::policy::schema::schema;
 use crate::setting::load_options;
 use crate::{cli, output};
@@ -24,18 +25,43 @@ pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
     }
 }
 
+/// What is valid and likely not what was meant. A policy with notes is still good.
+fn oddities(policy: &Policy) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, binding) in &policy.secrets {
+        let Some(rotation) = &binding.rotate else { continue };
+        if let (Some(every), Some(max_age)) = (rotation.every, binding.max_age)
+            && every > max_age
+        {
+            notes.push(format!("`{name}` is too old by `max_age` before it is due by `rotate.every`"));
+        }
+        if let (Some(every), Some(retire_after)) = (rotation.every, rotation.retire_after)
+            && retire_after > every
+        {
+            notes
+                .push(format!("the next rotation of `{name}` comes before `rotate.retire_after` is over, and ends it"));
+        }
+    }
+    notes
+}
+
 /// All problems of all files, not only the first.
 fn lint(files: &[PathBuf], parent: &ParentEnv) -> Result<(), Error> {
     let options = load_options(parent);
     let mut problems = Vec::new();
     for path in files {
         match file::load(path, &options) {
-            Ok(policy) => output::print(&format!(
-                "{}: ok, {}, {}\n",
-                show(path),
-                output::count(policy.secrets.len() as u64, "secret"),
-                output::count(policy.grants.len() as u64, "grant")
-            ))?,
+            Ok(policy) => {
+                output::print(&format!(
+                    "{}: ok, {}, {}\n",
+                    show(path),
+                    output::count(policy.secrets.len() as u64, "secret"),
+                    output::count(policy.grants.len() as u64, "grant")
+                ))?;
+                for note in oddities(&policy) {
+                    output::print(&format!("{}: note: {note}\n", show(path)))?;
+                }
+            }
             Err(error) => problems.push(error),
         }
     }

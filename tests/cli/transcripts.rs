@@ -114,6 +114,54 @@ fn policy_errors() {
 }
 
 #[test]
+fn rotation_policy_errors() {
+    let scene = Scene::new();
+    let head = "version = 1\nenvironment = \"test\"\n[stores.params]\ntype = \"ssm\"\nprefix = \"/test/\"\nnames = \"lower_snake\"\n\
+        [secrets]\nADMIN_URL = {}\n";
+    let postgres = |rest: &str| format!("A = {{ rotate = {{ apply = {{ type = \"postgres\", {rest} }} }} }}\n");
+    let generate = |rules: &str| format!("A = {{ rotate = {{ generate = {{ {rules} }} }} }}\n");
+    let mut all = Transcripts::default();
+    for (index, (what, text)) in [
+        ("nothing is left of the alphabet", generate("alphabet = \"hex\", exclude = \"0123456789abcdef\"")),
+        ("nothing is left of a class", generate("exclude = \"0123456789\", require = [\"digit\"]")),
+        ("a class that the alphabet lacks", generate("alphabet = \"alphanumeric\", require = [\"symbol\"]")),
+        ("a class that hex lacks", generate("alphabet = \"hex\", require = [\"upper\"]")),
+        ("too few passwords", generate("length = 16, alphabet = \"hex\", exclude = \"23456789\"")),
+        ("too few passwords of any length", generate("alphabet = \"hex\", exclude = \"123456789abcdef\"")),
+        ("a field of another generator", generate("type = \"uuid\", length = 40")),
+        ("a generator that does not exist", generate("type = \"uid\"")),
+        ("a program that is not named", generate("type = \"command\"")),
+        ("no administrator", postgres("role = \"api\"")),
+        ("an unknown administrator", postgres("admin = \"ADMIN\", role = \"api\"")),
+        ("the value itself as administrator", postgres("admin = \"A\", role = \"api\"")),
+        (
+            "the item under another name",
+            format!("{}B = {{ item = \"a\" }}\n", postgres("admin = \"B\", role = \"api\"")),
+        ),
+        (
+            "the value inside a template",
+            format!("{}B = {{ template = \"{{A}}\" }}\n", postgres("admin = \"B\", role = \"api\"")),
+        ),
+        ("no role", postgres("admin = \"ADMIN_URL\"")),
+        ("role and roles", postgres("admin = \"ADMIN_URL\", role = \"a\", roles = [\"a\", \"b\"]")),
+        ("three roles", postgres("admin = \"ADMIN_URL\", roles = [\"a\", \"b\", \"c\"]")),
+        ("two roles that are one", postgres("admin = \"ADMIN_URL\", roles = [\"a\", \"a\"]")),
+        ("two queries", postgres("admin = \"ADMIN_URL\", role = \"a\", check = \"SELECT 1; SELECT 2\"")),
+        ("two rotations of one item", "A = { rotate = {} }\nB = { item = \"a\", rotate = {} }\n".into()),
+        ("a field of what is replaced", "A = { field = \"/x\", rotate = {} }\n".into()),
+        ("a bundle over the item", "A = { rotate = {} }\n[[bundles]]\n".into()),
+        ("what lies pending", "A = { rotate = { pending = \"separate\" } }\nB = { item = \"a.pending\" }\n".into()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = scene.write(&format!("{index}.toml"), format!("{head}{text}").as_bytes());
+        all.add(what, &scene.vouchsafe(&["policy", "lint", path.to_str().unwrap()]).expect_status(121));
+    }
+    all.assert("rotation_policy");
+}
+
+#[test]
 fn lint_says_everything_at_once() {
     let scene = Scene::with(&[("TOKEN", "x")]);
     let good = scene.write_policy();

@@ -190,6 +190,11 @@ impl Findings {
         self.found.is_empty()
     }
 
+    /// How many there are.
+    pub(in crate::policy) fn len(&self) -> usize {
+        self.found.len()
+    }
+
     /// Turns what was found into an error, in the order of files and lines. Said twice of one place counts once.
     pub(in crate::policy) fn into_error(mut self, sources: &[SourceText]) -> PolicyError {
         self.found.sort_by_key(|finding| (finding.file, finding.span.start));

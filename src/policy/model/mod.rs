@@ -4,6 +4,7 @@
 //! knowledge: a policy holds no secret, so these types may be printed.
 
 mod host;
+mod password;
 mod rotation;
 mod stores;
 
@@ -12,7 +13,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
-pub use rotation::{Alphabet, Apply, CharacterClass, Generate, Password, Postgres, Program, Roles, Rotation};
+pub use password::{Alphabet, CharacterClass, Password};
+pub use rotation::{Apply, Generate, Postgres, Program, Random, Roles, Rotation};
 pub use stores::{AgeStore, AwsAccess, CredentialSource, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store};
 
 use super::pattern::Pattern;

@@ -6,6 +6,7 @@
 
 mod at;
 mod host;
+mod rotation;
 mod secrets;
 mod stores;
 mod words;
@@ -20,9 +21,10 @@ use serde::{Deserialize, Deserializer};
 
 pub(in crate::policy) use at::{At, Span};
 pub(in crate::policy) use host::{RawHost, RawKey, RawTrust};
-pub(in crate::policy) use secrets::{RawApply, RawBundle, RawGenerate, RawRotate, RawSecret};
+pub(in crate::policy) use rotation::{RawApply, RawGenerate, RawRotate};
+pub(in crate::policy) use secrets::{RawBundle, RawSecret};
 pub(in crate::policy) use stores::RawStore;
-pub(in crate::policy) use words::{ApplyType, Format, NameWord, PendingWord, SinkType, StoreType};
+pub(in crate::policy) use words::{ApplyType, Format, GenerateType, NameWord, PendingWord, SinkType, StoreType};
 use words::{AwsRoleWord, CollisionWord, ModeWord, OnChangeWord};
 
 /// What one service gets in one environment. Holds no secret.

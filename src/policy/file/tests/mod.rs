@@ -2,6 +2,7 @@
 
 mod messages;
 mod repository;
+mod rotation;
 mod unsafe_files;
 
 use std::fmt::Write as _;
