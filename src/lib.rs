@@ -9,7 +9,7 @@
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it;
 //! - [`rotate`]: new values, made, staged and proven;
-//! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`change`], [`init`]: writing; [`audit_log`]: reading logs;
+//! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`sign`]: signatures of policies; [`change`], [`init`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
 //! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
 
@@ -40,5 +40,6 @@ pub mod run;
 pub mod schema;
 pub mod secret;
 pub mod setting;
+pub mod sign;
 pub mod store;
 pub mod sys;

@@ -9,7 +9,7 @@ use crate::policy::file::{self, PolicyError};
 use crate::policy::model::Policy;
 use crate::policy::schema::schema;
 use crate::setting::load_options;
-use crate::{cli, output};
+use crate::{cli, output, sign};
 
 /// `vouchsafe policy`.
 ///
@@ -18,6 +18,8 @@ use crate::{cli, output};
 pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
     match command {
         cli::Policy::Lint { files } => lint(files, parent),
+        cli::Policy::Sign { file, key } => sign::sign(file, key, parent),
+        cli::Policy::Verify { file, host } => sign::verify(file, host.as_deref(), parent),
         cli::Policy::Schema => {
             let schema = serde_json::to_string_pretty(&schema()).unwrap_or_default();
             output::print(&(schema + "\n"))

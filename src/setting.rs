@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::audit::{Actor, Auditor, CommandNote, Context};
 use crate::child::command::Command;
@@ -13,12 +13,13 @@ use crate::error::Error;
 use crate::inject::{OwnMeans, ParentEnv};
 use crate::name::{LABEL_RULE, StoreName, VariableName, show};
 use crate::policy::eval::Caller;
-use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, demand_trust, load, load_host};
+use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, load, load_host, load_trusted};
 use crate::policy::locate::{self, Wanted};
 use crate::policy::model::{
     AgeStore, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, RunMode, Sink, Source, SsmStore,
     Store as StoreModel,
 };
+use crate::policy::trust::Demand;
 use crate::store::age::AgeFile;
 use crate::store::aws::{Access, Notes};
 use crate::store::document::Document;
@@ -50,9 +51,11 @@ impl<'e> Setting<'e> {
         let host = load_host_file()?;
         let wanted = wanted(selection, parent)?;
         let path = locate::locate(&wanted, locate::is_there)?;
-        let policy = load(&path, &load_options(parent)).map_err(PolicyError::first_only)?;
+        let demand = Demand { trust: host.trust.as_ref(), environment: wanted.environment.as_ref() };
+        let policy = load_trusted(&path, &load_options(parent), &demand, SystemTime::now());
+        let policy = policy.map_err(PolicyError::first_only)?;
         locate::check_match(&policy, wanted.environment.as_ref(), wanted.service.as_ref())?;
-        Self::accept(policy, host, parent)
+        Ok(Self::with(policy, host, parent))
     }
 
     /// Loads the policy of this path, whatever its environment.
@@ -60,14 +63,25 @@ impl<'e> Setting<'e> {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn of_file(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
-        let policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
-        Self::accept(policy, load_host_file()?, parent)
+        let host = load_host_file()?;
+        let demand = Demand { trust: host.trust.as_ref(), environment: None };
+        let policy = load_trusted(path, &load_options(parent), &demand, SystemTime::now());
+        let policy = policy.map_err(PolicyError::first_only)?;
+        Ok(Self::with(policy, host, parent))
     }
 
-    fn accept(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Result<Self, Error> {
-        demand_trust(&host, &policy)?;
+    /// Loads the policy of this path though it may not be signed yet: for the one who signs it.
+    ///
+    /// # Errors
+    /// There is none, or it is invalid or unsafe.
+    pub fn to_be_signed(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
+        let policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
+        Ok(Self::with(policy, load_host_file()?, parent))
+    }
+
+    fn with(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
         let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
-        Ok(Self { policy, host, aws: Notes::default(), variable })
+        Self { policy, host, aws: Notes::default(), variable }
     }
 
     /// The option that selects this policy, for hints.

@@ -11,7 +11,7 @@ mod herd;
 mod kms;
 mod limits;
 mod moto;
-mod namespace;
+pub mod namespace;
 mod reads;
 mod scene;
 mod tls;

@@ -304,6 +304,24 @@ pub enum Policy {
     },
     /// Print the JSON Schema of the policy file.
     Schema,
+    /// Sign a policy and what it extends, by ssh-keygen, for hosts that demand it. Writes FILE.sig beside each file.
+    Sign {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The key: a private key, or a public one whose private half ssh-agent holds.
+        #[arg(long, short = 'k', value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Would this host use the policy, and who answers for it?
+    Verify {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The host file whose [trust] counts. Default: /etc/vouchsafe/host.toml.
+        #[arg(long, value_name = "FILE")]
+        host: Option<PathBuf>,
+    },
 }
 
 /// A name in a place where somebody may type the value instead: the text is not cited.

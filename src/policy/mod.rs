@@ -6,6 +6,7 @@
 //! - [`pattern`], [`template`]: the two small languages inside;
 //! - [`reserved`]: names that a secret may not be bound to;
 //! - [`eval`]: the decision, pure;
+//! - [`trust`]: signatures, before anything is parsed;
 //! - [`schema`]: what editors know of a policy.
 
 pub mod eval;
@@ -18,3 +19,4 @@ pub mod pattern;
 pub mod reserved;
 pub mod schema;
 pub mod template;
+pub mod trust;

@@ -28,6 +28,8 @@ pub struct Policy {
     pub environment: EnvironmentName,
     /// The service it speaks for; `None` for every service of the environment.
     pub service: Option<ServiceName>,
+    /// The least serial of its files; 0 where one has none.
+    pub serial: u64,
     /// The files it was read from: the policy itself first, then what it extends.
     pub files: Vec<PathBuf>,
     /// SHA-256, in hexadecimal, over the exact bytes of `files`, each preceded by its length (8 bytes, big endian).
