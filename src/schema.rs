@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::audit_log::Verification;
 use crate::explain::Explanation;
 use crate::inspect::{History, Listing, Report};
+use crate::lint::Differences;
 
 /// The schema, JSON Schema 2020-12. A text is checked against `#/$defs/COMMAND`.
 #[must_use]
@@ -15,6 +16,7 @@ pub fn output_schema() -> Value {
         ("check", generator.subschema_for::<Report>()),
         ("explain", generator.subschema_for::<Explanation>()),
         ("history", generator.subschema_for::<History>()),
+        ("policy-diff", generator.subschema_for::<Differences>()),
         ("list", generator.subschema_for::<Listing>()),
     ];
     let mut definitions = generator.take_definitions(true);

@@ -304,6 +304,18 @@ pub enum Policy {
     },
     /// Print the JSON Schema of the policy file.
     Schema,
+    /// What changes between two policies, in words: who gains and who loses what. Exit status 0, or 13 if they differ.
+    Diff {
+        /// The policy as it was.
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The policy as it is to be.
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Sign a policy and what it extends, by ssh-keygen, for hosts that demand it. Writes FILE.sig beside each file.
     Sign {
         /// The policy file.
