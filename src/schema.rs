@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::audit_log::Verification;
 use crate::explain::Explanation;
 use crate::inspect::{History, Listing, Report};
+use crate::rekey::Rekeying;
 
 /// The schema, JSON Schema 2020-12. A text is checked against `#/$defs/COMMAND`.
 #[must_use]
@@ -16,6 +17,7 @@ pub fn output_schema() -> Value {
         ("explain", generator.subschema_for::<Explanation>()),
         ("history", generator.subschema_for::<History>()),
         ("list", generator.subschema_for::<Listing>()),
+        ("rekey", generator.subschema_for::<Rekeying>()),
     ];
     let mut definitions = generator.take_definitions(true);
     for (command, schema) in commands {

@@ -161,7 +161,7 @@ impl Document {
 fn state(item: Option<&Item>, number: u64) -> ExposedState {
     let Some(item) = item else { return ExposedState::Removed };
     let exposed = |stage| item.stage(stage).filter(|version| version.number <= number);
-    if exposed(Stage::Current).or(exposed(Stage::Pending)).is_some() {
+    if exposed(Stage::Current).is_some() || exposed(Stage::Pending).is_some() {
         return ExposedState::Due;
     }
     exposed(Stage::Previous).map_or(ExposedState::Gone, |previous| ExposedState::Previous(previous.number))
