@@ -168,6 +168,8 @@ pub enum IamFor {
     Remove,
     /// `history`.
     History,
+    /// `rekey`.
+    Rekey,
 }
 
 /// `vouchsafe list`.

@@ -55,7 +55,8 @@ pub fn list(options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
         return output::print_json(&listing);
     }
     let exposed: String = listing.exposed.iter().map(|one| format!("{}\n", one.sentence())).collect();
-    output::print(&(entries_table(&listing.secrets) + &exposed))
+    let gap = if exposed.is_empty() { "" } else { "\n" };
+    output::print(&format!("{}{gap}{exposed}", entries_table(&listing.secrets)))
 }
 
 /// As git's textconv: the text changes whenever the file's content does, and shows none of it. Without a policy there is

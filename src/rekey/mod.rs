@@ -58,6 +58,7 @@ pub fn rekey(options: &cli::Rekey, parent: &ParentEnv) -> Result<(), Error> {
         dry_run: options.dry_run,
         ok: failure.is_none() && due + open == 0,
         files,
+        removed: plan.removal.filter(|removal| !removal.is_compromised).map(|removal| removal.recipient),
         exposed,
         not_covered: plan.not_covered,
     };
@@ -241,7 +242,7 @@ impl fmt::Display for StillExposed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.due, self.open) {
             (0, open) => write!(f, "{} made by hand may still open for it", output::count(open as u64, "store")),
-            (due, _) => write!(f, "{} not replaced yet", output::count(due as u64, "exposed value")),
+            (due, _) => write!(f, "not replaced yet: {}", output::count(due as u64, "exposed value")),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What `rekey` says: file by file, what was exposed, and what it does not reach.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -12,6 +12,7 @@ use crate::name::{StoreName, escape, show};
 use crate::output;
 use crate::policy::model::{Policy, Source};
 use crate::store::rekey::Stanzas;
+use crate::store::sealed::KMS_STANZA;
 
 /// What `vouchsafe rekey --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -26,6 +27,8 @@ pub struct Rekeying {
     pub(super) ok: bool,
     /// Every sealed file that was selected.
     pub(super) files: Vec<FileEntry>,
+    /// Who was removed and is trusted still; a compromised one is in `exposed`.
+    pub(super) removed: Option<String>,
     /// What somebody could open who must not any more, of the files that were opened.
     pub(super) exposed: Vec<ExposedValue>,
     /// What of the policy is in no sealed file.
@@ -135,6 +138,11 @@ impl From<Stanzas> for Recipients {
 }
 
 impl Recipients {
+    /// Whether there is a stanza that does not say whose it is.
+    fn are_of_age(&self) -> bool {
+        self.stanzas.keys().any(|kind| kind != KMS_STANZA)
+    }
+
     fn text(&self) -> String {
         let keys = if self.kms_keys.is_empty() { String::new() } else { format!(" ({})", self.kms_keys.join(", ")) };
         let kinds: Vec<String> = self.stanzas.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
@@ -178,17 +186,30 @@ impl Rekeying {
     /// What a person is told after the files.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        if self.files.iter().any(|file| file.before.is_some()) {
+        let are_of_age = |recipients: &Option<Recipients>| recipients.as_ref().is_some_and(Recipients::are_of_age);
+        if self.files.iter().any(|file| are_of_age(&file.before) || are_of_age(&file.now)) {
             text.push_str("age does not say whose a stanza is: who can open a file now is whom the policy names.\n");
         }
         if self.files.iter().any(|file| file.state == FileState::Rekeyed) {
             text.push_str("Older versions, in git or in backups, still open for whomever they were sealed to.\n");
         }
+        if let Some(removed) = &self.removed
+            && !self.exposed.iter().any(|one| one.recipient == *removed)
+        {
+            text.push_str(&format!(
+                "{removed} keeps what it has read: where it is not trusted any more, add --compromised.\n"
+            ));
+        }
         text.extend(self.not_covered.iter().map(NotCovered::text));
-        if !self.exposed.is_empty() {
-            text.push_str(&format!("\n{}", exposed_table(&self.exposed)));
+        let recipients: BTreeSet<&String> = self.exposed.iter().map(|one| &one.recipient).collect();
+        for recipient in recipients {
+            let of_it: Vec<&ExposedValue> = self.exposed.iter().filter(|one| one.recipient == *recipient).collect();
+            text.push_str(&format!("\nexposed to {recipient}\n{}", exposed_table(&of_it)));
         }
         let is = |state| self.exposed.iter().any(|one| one.state == state);
+        if !self.exposed.is_empty() && !is(State::Due) {
+            text.push_str("All of it is replaced.\n");
+        }
         if is(State::Previous) {
             text.push_str(
                 "previous: what is in use was replaced, and the exposed version before it is still there: a rollback brings \
@@ -202,7 +223,7 @@ impl Rekeying {
     }
 }
 
-fn exposed_table(exposed: &[ExposedValue]) -> String {
+fn exposed_table(exposed: &[&ExposedValue]) -> String {
     let rows: Vec<Vec<String>> = exposed
         .iter()
         .map(|one| {
@@ -211,10 +232,9 @@ fn exposed_table(exposed: &[ExposedValue]) -> String {
                 one.state.word().into(),
                 format!("{}:{}", one.store, one.item),
                 one.version.to_string(),
-                one.recipient.clone(),
                 one.to_do().to_owned(),
             ]
         })
         .collect();
-    output::table(&["EXPOSED", "STATE", "FROM", "UP TO", "TO", "NEXT"], &rows)
+    output::table(&["NAME", "STATE", "FROM", "UP TO", "NEXT"], &rows)
 }

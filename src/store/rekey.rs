@@ -126,3 +126,41 @@ impl Keys for Witness<'_> {
         self.keys.with_recipients(seal)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "arn:aws:kms:us-east-1:444455556666:key/old";
+
+    fn store(access: AwsAccess) -> KmsStore {
+        KmsStore {
+            aws: access,
+            key: "arn:aws:kms:eu-west-1:111122223333:key/new".into(),
+            path: None,
+            recipients: Vec::new(),
+            context: BTreeMap::new(),
+            identities: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_old_key_is_asked_where_it_is() {
+        let bare = OldKey::new(OLD, &store(AwsAccess::default()));
+        assert_eq!((bare.access.region.as_deref(), bare.access.account.as_deref()), (Some("us-east-1"), None));
+        let pinned = AwsAccess {
+            region: Some("eu-west-1".into()),
+            account: Some("111122223333".into()),
+            endpoint: Some("https://vpce-1.kms.eu-west-1.vpce.amazonaws.com".into()),
+            profile: Some("ops".into()),
+            ..AwsAccess::default()
+        };
+        let old = OldKey::new(OLD, &store(pinned.clone())).access;
+        assert_eq!((old.region.as_deref(), old.account.as_deref()), (Some("us-east-1"), Some("444455556666")));
+        assert_eq!((old.endpoint, old.profile.as_deref()), (None, Some("ops")), "that endpoint is another region's");
+        let near = "arn:aws:kms:eu-west-1:111122223333:key/old";
+        assert_eq!(OldKey::new(near, &store(pinned.clone())).access.endpoint, pinned.endpoint);
+        let emulator = AwsAccess { endpoint: Some("http://127.0.0.1:5000".into()), ..pinned };
+        assert!(OldKey::new(OLD, &store(emulator)).access.endpoint.is_some());
+    }
+}
