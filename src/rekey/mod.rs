@@ -46,7 +46,9 @@ pub fn rekey(options: &cli::Rekey, parent: &ParentEnv) -> Result<(), Error> {
         failure = failure.or(done.error);
         exposed.extend(done.exposed);
         if !options.json {
-            output::print(&done.entry.text())?;
+            // Whether or not anybody can be told, the other files are done.
+            let unprinted = output::print(&done.entry.text()).err();
+            failure = failure.or(unprinted);
         }
         files.push(done.entry);
     }
@@ -62,12 +64,9 @@ pub fn rekey(options: &cli::Rekey, parent: &ParentEnv) -> Result<(), Error> {
         exposed,
         not_covered: plan.not_covered,
     };
-    if options.json {
-        output::print_json(&report)?
-    } else {
-        output::print(&report.text())?
-    }
-    match failure {
+    let printed = if options.json { output::print_json(&report) } else { output::print(&report.text()) };
+    let unprinted = printed.err();
+    match failure.or(unprinted) {
         Some(failure) => Err(failure),
         None if report.ok => Ok(()),
         None => Err(StillExposed { due, open, selection: setting.selection() }.into()),
