@@ -52,7 +52,7 @@ fn a_file_moves_to_the_key_that_the_policy_names_now() {
     // Another key than the file's is not asked either.
     let third = scene.fake.key();
     rekey(&scene, &["--old-key", &arn_of(&third)]).expect_status(122);
-    assert_eq!((scene.fake.records().len(), file(&scene)), (0, before.clone()));
+    assert_eq!((scene.fake.records().len(), file(&scene)), (0, before));
 
     let outcome = rekey(&scene, &["--old-key", &arn_of(&old), "--json"]).expect_status(0);
     let report: Value = serde_json::from_str(outcome.out()).unwrap();

@@ -252,8 +252,9 @@ impl Cause for StillExposed {
     }
 
     fn hint(&self) -> Option<String> {
-        (self.due > 0).then(|| {
-            format!("vouchsafe set NAME {}   # or `rotate`, for each; then this command again", self.selection)
+        Some(match self.due {
+            0 => "make it anew (above), then select the others: --store NAME".to_owned(),
+            _ => format!("vouchsafe set NAME {}   # or `rotate`, for each; then this command again", self.selection),
         })
     }
 }

@@ -114,7 +114,9 @@ impl FileEntry {
         let generation = self.generation.map(|number| format!(", generation {number}")).unwrap_or_default();
         let mut text = match self.state {
             FileState::Absent => format!("{store}: `{path}` does not exist yet\n"),
-            FileState::Failed => format!("{store}: `{path}` FAILED\n"),
+            FileState::Failed => {
+                format!("{store}: `{path}` FAILED: {}\n", self.error.as_deref().unwrap_or("the error is below"))
+            }
             FileState::Possible => format!("{store}: `{path}` would be encrypted anew\n"),
             FileState::Rekeyed => format!("{store}: `{path}` is encrypted anew{generation}\n"),
             FileState::Untouched => format!("{store}: `{path}` was not tried\n"),
@@ -163,7 +165,7 @@ impl NotCovered {
     /// Nothing, if the policy has no ciphertext of this store.
     pub(super) fn inline(policy: &Policy, store: &StoreName) -> Option<Self> {
         let names = inline_names(policy, store);
-        let why = "ciphertexts in the policy itself: no age recipient opens them, and for another KMS key they must be made \
+        let why = "ciphertexts in the policy itself: no age recipient opens them, whoever may use their KMS key does; for another key they must be made \
                    anew with `aws kms re-encrypt`";
         (!names.is_empty()).then(|| Self { store: store.to_string(), names, why: why.into(), is_open: false })
     }

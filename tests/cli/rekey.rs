@@ -330,7 +330,7 @@ fn names(scene: &Scene) -> Vec<std::ffi::OsString> {
 }
 
 /// Two stores, `one` and `two`, each with an item of its own, for both recipients.
-fn pair() -> Team {
+pub fn pair() -> Team {
     let secrets = "[secrets]\nA = { store = \"one\" }\nB = { store = \"two\" }\n";
     let team = pair_named(Team { scene: Scene::new().policy(secrets), eve: Identity::generate() }, true);
     team.set("A", "a1");
@@ -338,7 +338,7 @@ fn pair() -> Team {
     team
 }
 
-fn pair_named(team: Team, is_named: bool) -> Team {
+pub fn pair_named(team: Team, is_named: bool) -> Team {
     let (own, eve) = (team.scene.recipient(), team.recipient());
     let recipients = if is_named { vec![own.as_str(), &eve] } else { vec![own.as_str()] };
     std::fs::create_dir_all(team.scene.path("other")).unwrap();

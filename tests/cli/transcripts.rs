@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{Outcome, Scene};
 use crate::mask::Transcripts;
-use crate::rekey::Team;
+use crate::rekey::{Team, pair, pair_named};
 
 /// A sealed scene with `TOKEN` written twice and `OTHER` once.
 pub fn lived_in() -> Scene {
@@ -391,6 +391,23 @@ fn rekeying() {
     let trusted = again.scene.verb(&["rekey"]).expect_status(0);
     let absent = Team::new().named(false);
     std::fs::remove_file(absent.scene.path("sealed.age")).unwrap();
+    let halves = pair_named(pair(), false);
+    halves.scene.write("other/two.age", b"damaged");
+    let gone = halves.recipient();
+    let half = halves.scene.verb(&["rekey", "--remove", &gone]).expect_status(122);
+    let one = halves.scene.verb(&["rekey", "--remove", &gone, "--store", "one"]).expect_status(0);
+    let hand = Scene::with(&[("TOKEN", "x")]);
+    let at = hand.path("").display().to_string();
+    let vector = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/kms/sealed.age");
+    hand.write("kms.age", &std::fs::read(vector).unwrap());
+    let kms = format!(
+        "[stores.files]\ntype = \"age\"\nformat = \"json\"\nunbound = true\npath = \"{at}store.age\"\n\
+         identities = [\"env:NONE\"]\n[stores.params]\ntype = \"ssm\"\nregion = \"eu-west-1\"\n\
+         [stores.sealed]\ntype = \"kms\"\nkey = \"arn:aws:kms:eu-west-1:111122223333:key/new\"\npath = \"{at}kms.age\"\n"
+    );
+    let hand = hand.stores(&kms).and("SEALED = { store = \"sealed\" }\nCIPHER = { store = \"sealed\", ciphertext = \"AAAA\" }\nPARAMETER = { store = \"params\" }");
+    let moved = hand.verb(&["rekey"]).expect_status(122);
+    let by_hand = hand.verb(&["rekey", "--store", "files"]).expect_status(2);
     let usage = |words: &[&str]| absent.scene.verb(&[&["rekey"], words].concat()).expect_status(2);
     theme(
         "rekey",
@@ -405,6 +422,10 @@ fn rekeying() {
             ("all replaced", &done),
             ("the log", &shown),
             ("named again", &trusted),
+            ("one file is done, one fails", &half),
+            ("removed, and trusted", &one),
+            ("under another KMS key, and what lies in no sealed file", &moved),
+            ("a store made by hand", &by_hand),
             ("a file that nobody has written yet", &absent.scene.verb(&["rekey"]).expect_status(0)),
             ("compromised, and nobody removed", &usage(&["--compromised"])),
             ("no such store, and a near one", &usage(&["--store", "file"])),
