@@ -165,8 +165,8 @@ impl NotCovered {
     /// Nothing, if the policy has no ciphertext of this store.
     pub(super) fn inline(policy: &Policy, store: &StoreName) -> Option<Self> {
         let names = inline_names(policy, store);
-        let why = "ciphertexts in the policy itself: no age recipient opens them, whoever may use their KMS key does; for another key they must be made \
-                   anew with `aws kms re-encrypt`";
+        let why = "ciphertexts in the policy itself: no age recipient opens them, whoever may use their KMS key does; for \
+                   another key they must be made anew with `aws kms re-encrypt`";
         (!names.is_empty()).then(|| Self { store: store.to_string(), names, why: why.into(), is_open: false })
     }
 
