@@ -31,6 +31,7 @@ mod harness;
 mod held;
 mod leaks;
 mod other_uids;
+mod rekey;
 mod sealed;
 mod signed;
 mod strace;

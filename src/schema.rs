@@ -6,6 +6,7 @@ use crate::audit_log::Verification;
 use crate::explain::Explanation;
 use crate::inspect::{History, Listing, Report};
 use crate::lint::Differences;
+use crate::rekey::Rekeying;
 
 /// The schema, JSON Schema 2020-12. A text is checked against `#/$defs/COMMAND`.
 #[must_use]
@@ -18,6 +19,7 @@ pub fn output_schema() -> Value {
         ("history", generator.subschema_for::<History>()),
         ("policy-diff", generator.subschema_for::<Differences>()),
         ("list", generator.subschema_for::<Listing>()),
+        ("rekey", generator.subschema_for::<Rekeying>()),
     ];
     let mut definitions = generator.take_definitions(true);
     for (command, schema) in commands {

@@ -24,6 +24,7 @@ use crate::store::age::AgeFile;
 use crate::store::aws::{Access, Notes};
 use crate::store::document::Document;
 use crate::store::kms::{self, KmsFile};
+use crate::store::rekey::{OldKey, Rekey};
 use crate::store::sealed_file::SealedFile;
 use crate::store::ssm::Parameters;
 use crate::store::{Store, StoreError, StoreErrorKind, Versions};
@@ -159,6 +160,29 @@ impl<'e> Setting<'e> {
 
     fn access<'s>(&'s self, policy: &'s AwsAccess, fallback_region: Option<&'s str>) -> Access<'s> {
         Access { policy, network: &self.host.network, env: &*self.variable, notes: &self.aws, fallback_region }
+    }
+
+    /// A store whose sealed file is to be encrypted anew, and opened with `old_key` too if need be.
+    ///
+    /// # Errors
+    /// There is no such store, or it is in no file.
+    pub fn open_rekey<'s>(
+        &'s self,
+        name: &StoreName,
+        old_key: Option<&'s OldKey>,
+    ) -> Result<Box<dyn Rekey + 's>, Error> {
+        match self.policy.stores.get_key_value(name) {
+            Some((name, StoreModel::Age(store))) => Ok(Box::new(self.age_file(name, store))),
+            Some((name, StoreModel::Kms(store))) => {
+                let file = self.kms_file(name, store);
+                Ok(Box::new(match old_key {
+                    Some(old) => file.with_old_key(&old.arn, self.access(&old.access, None)),
+                    None => file,
+                }))
+            }
+            Some((_, other)) => Err(unsupported(name, other.kind())),
+            None => Err(unsupported(name, "unknown")),
+        }
     }
 
     /// The age store of that name, for what only it can do.

@@ -13,6 +13,7 @@ mod limits;
 mod moto;
 pub mod namespace;
 mod reads;
+mod rekey;
 mod scene;
 mod tls;
 mod writes;

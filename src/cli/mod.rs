@@ -4,6 +4,7 @@
 //! `--help`. Its error messages are rewritten, because they cite what was typed, and a secret typed in the wrong place must
 //! not end up on a terminal that is recorded, or in a log of CI.
 
+mod rekey;
 mod usage;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use rekey::Rekey;
 pub use usage::UsageError;
 use usage::verb_of;
 
@@ -74,6 +76,8 @@ pub enum Command {
     History(History),
     /// Copy values from one environment's store to another's. Shows no value.
     Copy(Copy),
+    /// Encrypt sealed files anew, to the recipients and the KMS key that the policy names now. Shows no value.
+    Rekey(Rekey),
     /// Write a first policy, identity and sealed file that work at once.
     Init(Init),
     /// Read and verify audit logs.
@@ -164,6 +168,8 @@ pub enum IamFor {
     Remove,
     /// `history`.
     History,
+    /// `rekey`.
+    Rekey,
 }
 
 /// `vouchsafe list`.

@@ -30,5 +30,6 @@ mod mask;
 mod output_schema;
 mod prompt;
 mod regressions;
+mod rekey;
 mod signals;
 mod transcripts;

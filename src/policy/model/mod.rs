@@ -15,7 +15,9 @@ use std::time::Duration;
 pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
 pub use password::{Alphabet, CharacterClass, Password};
 pub use rotation::{Apply, Generate, Postgres, Program, Random, Roles, Rotation};
-pub use stores::{AgeStore, AwsAccess, CredentialSource, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store};
+pub use stores::{
+    AgeStore, AwsAccess, CredentialSource, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store, is_key_arn,
+};
 
 use super::pattern::Pattern;
 use super::template::Template;
