@@ -1,4 +1,4 @@
-//! Real parts: stock age, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
+//! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
 //! double of our own and as moto, TLS.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
@@ -25,13 +25,16 @@ mod crowd;
 mod empty_root;
 mod faults;
 mod full_disk;
+mod generate;
 #[path = "../tests/cli/harness.rs"]
 mod harness;
 mod held;
 mod leaks;
 mod other_uids;
+mod rekey;
 mod rotate_faults;
 mod sealed;
+mod signed;
 mod strace;
 mod trace;
 

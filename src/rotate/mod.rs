@@ -7,9 +7,10 @@
 //! - [`rotate`]: the command; `select`: which items it means;
 //! - [`step`]: what comes next, pure; [`drive`]: one item, step by step; [`value`]: one field of a value;
 //! - `means`: what a rotation needs besides the value; `report`: what it writes down and says; [`stuck`]: its errors;
-//! - [`target`]: what a rotated credential is for, and the steps there.
+//! - [`mod@generate`]: what makes a new value; [`target`]: what a rotated credential is for, and the steps there.
 
 pub mod drive;
+pub mod generate;
 mod means;
 mod report;
 mod select;
@@ -27,6 +28,7 @@ pub(crate) use means::names_of as means_of;
 pub use report::Progress;
 
 use self::drive::Rotating;
+use self::generate::generate;
 use self::means::Means;
 use self::report::Scribe;
 use self::select::{Candidate, Wish, candidates, wish};
@@ -43,7 +45,7 @@ use crate::policy::model::{Apply, Generate, Roles, Rotation};
 use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::stages::{Holder, Stages};
-use crate::{caller, change, cli, generate, output, sys};
+use crate::{caller, change, cli, output, sys};
 
 /// `vouchsafe rotate`. A secret that fails does not keep the others from being rotated.
 ///
@@ -320,10 +322,14 @@ fn open_target(rotation: &Rotation) -> Result<Box<dyn Target>, Error> {
     }
 }
 
-fn new_value(rotation: &Rotation, _public: &RefCell<Option<String>>) -> Result<Secret, Error> {
+fn new_value(rotation: &Rotation, public: &RefCell<Option<String>>) -> Result<Secret, Error> {
     match &rotation.generate {
-        Generate::Password(password) => Ok(generate::generate(password)?),
-        _ => Err(Failure::Unsupported("`generate` of this type").into()),
+        Generate::Random(what) => {
+            let generated = generate(what)?;
+            public.replace(generated.public);
+            Ok(generated.value)
+        }
+        Generate::Command(_) => Err(Failure::Unsupported("`generate` of type `command`").into()),
     }
 }
 

@@ -148,8 +148,8 @@ fn a_stanza_of_another_key_never_goes_to_kms() {
     folder.write("prod.kms.age", read(&vectors("sealed.age")), 0o644);
     store.key = KEY.replace("1234abcd", "ffffffff");
     let Err(error) = open(&store, &[database_url()]) else { panic!("opened") };
-    let StoreErrorKind::Aws(error) = error.kind else { panic!("{error}") };
-    assert_eq!(error.problem, Problem::WrongKey);
+    let StoreErrorKind::Sealed(error) = error.kind else { panic!("{error}") };
+    assert!(matches!(&*error.kind, Kind::OtherKmsKey { found } if found == KEY), "{error}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod mask;
 mod output_schema;
 mod prompt;
 mod regressions;
+mod rekey;
 mod rotate;
 mod signals;
 mod transcripts;
