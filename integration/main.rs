@@ -32,6 +32,7 @@ mod held;
 mod leaks;
 mod other_uids;
 mod rekey;
+mod rotate_faults;
 mod sealed;
 mod signed;
 mod strace;

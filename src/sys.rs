@@ -5,7 +5,7 @@
 //! - [`note_start_state`]: runs from `.init_array`. Rust's runtime opens `/dev/null` on closed descriptors 0-2 and ignores
 //!   SIGPIPE before `main`; a child must get both as we got them, so they are noted before that and put back before exec.
 //! - [`end_on_signals`]: while secrets are fetched, TERM, INT, HUP and QUIT end the wrapper, also as PID 1, where the kernel
-//!   drops a signal that has no handler (`kill(2)`, notes).
+//!   drops a signal that has no handler (`kill(2)`, notes). [`note_signals`]: a rotation ends between two steps instead.
 //! - [`execve`], [`execveat`]: `std::process::Command` resets SIGPIPE, mangles odd entries and prints values in its `Debug`.
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 /// An allocator that wipes what it frees.
 #[derive(Debug)]
@@ -158,6 +158,27 @@ pub fn end_on_signals() {
     }
 }
 
+/// The first signal that [`note_signals`] noted; 0 for none.
+static NOTED_SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// Makes TERM, INT, HUP and QUIT wait for [`noted_signal`] to be asked: for what must not be ended between two of its steps.
+pub fn note_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        handle_if_default(signal, note_signal);
+    }
+}
+
+/// The first signal that came since [`note_signals`].
+#[must_use]
+pub fn noted_signal() -> Option<i32> {
+    Some(NOTED_SIGNAL.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+}
+
+extern "C" fn note_signal(signal: c_int) {
+    // The first one stays. An atomic without a lock is async-signal-safe (signal-safety(7)).
+    NOTED_SIGNAL.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).ok();
+}
+
 /// Makes a file over its size limit an error of the write (EFBIG) instead of a death by SIGXFSZ, which would leave a
 /// temporary file behind and tell nobody why. A handler, not an ignore: exec takes it away again.
 pub fn outlive_file_size_limit() {
@@ -166,10 +187,12 @@ pub fn outlive_file_size_limit() {
 
 fn handle_if_default(signal: c_int, handler: extern "C" fn(c_int)) {
     if disposition(signal) == libc::SIG_DFL {
-        // SAFETY: both handlers are async-signal-safe: one calls `_exit`, the other does nothing.
+        // SAFETY: every handler is async-signal-safe: one calls `_exit`, one sets an atomic, one does nothing.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = handler as *const () as libc::sighandler_t;
+            // A call under way goes on: what the signal interrupts is for the handler alone to say.
+            action.sa_flags = libc::SA_RESTART;
             libc::sigemptyset(&raw mut action.sa_mask);
             libc::sigaction(signal, &raw const action, std::ptr::null_mut());
         }
