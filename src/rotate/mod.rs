@@ -4,6 +4,8 @@
 //! (current <- pending, previous <- current) -> retire (the target forgets the previous one). Every step is safe to repeat,
 //! and which one is next is derived from the store: there is no journal that could be lost.
 //!
+//! - [`apply`]: targets: PostgreSQL, a program of the operator's;
 //! - [`target`]: what a rotated credential is for, and the steps there.
 
+pub mod apply;
 pub mod target;
