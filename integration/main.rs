@@ -30,6 +30,7 @@ mod harness;
 mod held;
 mod leaks;
 mod other_uids;
+mod postgres;
 mod sealed;
 mod strace;
 mod trace;

@@ -14,5 +14,5 @@ mod moto;
 mod namespace;
 mod reads;
 mod scene;
-mod tls;
+pub mod tls;
 mod writes;

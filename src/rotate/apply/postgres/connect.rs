@@ -82,7 +82,9 @@ pub async fn log_in(way: &Way, who: &Who<'_>) -> Result<Session, Failure> {
                 session.end().await;
                 failure = Failure::Sql("25006".into());
             }
-            Ok(Err(refused @ (Failure::Sql(_) | Failure::Unproven(_) | Failure::Tls { .. }))) => return Err(refused),
+            Ok(Err(refused @ (Failure::Unproven(_) | Failure::Tls { .. }))) => return Err(refused),
+            // One that starts up or shuts down is passed over too.
+            Ok(Err(refused @ Failure::Sql(_))) if !refused.is_unsettled() => return Err(refused),
             Ok(Err(other)) => failure = other,
             Err(_) => failure = Failure::Unreachable { place: place.to_string(), why: "no answer in time".into() },
         }

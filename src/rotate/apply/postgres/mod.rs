@@ -24,10 +24,10 @@ pub mod witness;
 
 use std::time::{Duration, Instant};
 
-use postgres_protocol::escape::escape_identifier;
 use tokio::runtime::Runtime;
 
 use self::error::{Failure, Login};
+use self::place::Place;
 use self::server::Server;
 use self::value::Credential;
 use crate::name::escape;
@@ -79,28 +79,28 @@ impl<'a> PostgresTarget<'a> {
         })
     }
 
-    /// The role of a value: the one it names, else the only one there is.
+    /// The role of a value: the one it names, else the only one there is. What a value says that the policy does not is
+    /// not cited: it is a part of the value.
     fn role_of(&self, what: &str, credential: &Credential<'_>) -> Result<String, TargetError> {
-        let refuse = |problem: String| Err(TargetError::new(problem));
-        for place in &credential.places {
-            if !self.server.places().any(|known| known.is_same_as(place)) {
-                let known: Vec<String> = self.server.places().map(|place| format!("`{place}`")).collect();
-                let (known, admin) = (known.join(", "), &self.policy().admin);
-                return refuse(format!("{what} is for `{place}`, but `{admin}` administers {known}"));
-            }
+        let is_known = |place: &Place| self.server.places().any(|known| known.is_same_as(place));
+        if !credential.places.iter().all(is_known) {
+            let known: Vec<String> = self.server.places().map(|place| format!("`{place}`")).collect();
+            let (known, admin) = (known.join(", "), &self.policy().admin);
+            let problem = format!("{what} is for another server than {known}, which `{admin}` administers");
+            return Err(TargetError::new(problem));
         }
         match (&self.policy().roles, &credential.user) {
             (Roles::Single(role), None) => Ok(role.clone()),
             (Roles::Single(role), Some(user)) if user == role => Ok(role.clone()),
             (Roles::Alternating(a, b), Some(user)) if user == a || user == b => Ok(user.clone()),
-            (_, Some(user)) => {
+            (_, Some(_)) => {
                 let names: Vec<String> = self.server.names().iter().map(|name| format!("`{}`", escape(name))).collect();
-                let (user, names) = (escape(user), names.join(" and "));
-                refuse(format!("{what} is for the role `{user}`, but the policy lets only {names} be rotated"))
+                let names = names.join(" and ");
+                Err(TargetError::new(format!("{what} is for another role than {names}, which the policy rotates")))
             }
-            (Roles::Alternating(..), None) => {
-                refuse(format!("{what} names no user, so that nobody can tell which of the two roles it is for"))
-            }
+            (Roles::Alternating(..), None) => Err(TargetError::new(format!(
+                "{what} names no user, so that nobody can tell which of the two roles it is for"
+            ))),
         }
     }
 
@@ -154,7 +154,7 @@ impl<'a> PostgresTarget<'a> {
             checked.map_err(|failure| {
                 let error = TargetError::new(format!("as `{role}` the policy's `check` failed: {failure}"));
                 let may_hint = matches!(&failure, Failure::Sql(state) if state == "42501");
-                let quoted = escape_identifier(&value.role);
+                let quoted = roles::quoted(&value.role);
                 if may_hint {
                     error.hinting(format!("GRANT ... TO {quoted};   # or to a group that it is a member of"))
                 } else {

@@ -164,7 +164,7 @@ pub async fn forget_password(admin: &Session, role: &str) -> Result<(), Failure>
 pub async fn lacks(admin: &Session, current: &Role, other: &Role) -> Result<Option<TargetError>, Failure> {
     let (name, theirs) = (escape(&other.name), escape(&current.name));
     let (current_id, other_id) = (current.oid, other.oid);
-    let quoted = escape_identifier(&other.name);
+    let hinted = quoted(&other.name);
     let lack = |what: String, hint: String| {
         let problem = format!("the role `{name}` does not cover `{theirs}`: {what}");
         Some(TargetError::new(problem).hinting(hint))
@@ -190,8 +190,8 @@ pub async fn lacks(admin: &Session, current: &Role, other: &Role) -> Result<Opti
         cases.join(", ")
     );
     if let Some(word) = first(admin.rows(&sql).await?).and_then(|row| row.into_iter().next()) {
-        let word = escape(&word).to_string();
-        return Ok(lack(format!("it lacks {word}"), format!("ALTER ROLE {quoted} {word};")));
+        let word = escape(&word);
+        return Ok(lack(format!("it lacks {word}"), format!("ALTER ROLE {hinted} {word};")));
     }
 
     // With PostgreSQL 16 a membership may be without inheritance, so USAGE is asked for by itself.
@@ -201,7 +201,7 @@ pub async fn lacks(admin: &Session, current: &Role, other: &Role) -> Result<Opti
          ORDER BY kind, rolname LIMIT 1"
     );
     if let Some(group) = first(admin.rows(&sql).await?).and_then(|row| row.into_iter().next()) {
-        let hint = format!("GRANT {} TO {quoted};", escape_identifier(&group));
+        let hint = format!("GRANT {} TO {hinted};", quoted(&group));
         return Ok(lack(format!("it is no member of `{}`", escape(&group)), hint));
     }
 
@@ -211,9 +211,9 @@ pub async fn lacks(admin: &Session, current: &Role, other: &Role) -> Result<Opti
          pg_db_role_setting WHERE setrole = {other_id}) missing ORDER BY 1 LIMIT 1"
     );
     if let Some(setting) = first(admin.rows(&sql).await?).and_then(|row| row.into_iter().next()) {
-        let setting = escape(&setting).to_string();
+        let setting = escape(&setting);
         let hint =
-            format!("ALTER ROLE {quoted} SET {setting} TO ...;   # as `SELECT * FROM pg_db_role_setting` shows it");
+            format!("ALTER ROLE {hinted} SET {setting} TO ...;   # as `SELECT * FROM pg_db_role_setting` shows it");
         return Ok(lack(format!("its setting `{setting}` is another"), hint));
     }
 
@@ -226,11 +226,11 @@ pub async fn lacks(admin: &Session, current: &Role, other: &Role) -> Result<Opti
          b.objid, b.objsubid) = (a.dbid, a.classid, a.objid, a.objsubid) AND a.deptype = 'a') GROUP BY 1, 2 ORDER BY 1 \
          DESC, 2 LIMIT 1"
     );
-    let mine = escape_identifier(&current.name);
+    let mine = quoted(&current.name);
     if let Some([kind, database, count]) =
         first(admin.rows(&sql).await?).and_then(|row| <[String; 3]>::try_from(row).ok())
     {
-        let database = escape(&database).to_string();
+        let database = escape(&database);
         let objects = if count == "1" { "1 object".to_owned() } else { format!("{count} objects") };
         return Ok(if kind == "o" {
             let hint = format!("REASSIGN OWNED BY {mine} TO a_group;   # in `{database}`, a group of both");
@@ -241,4 +241,10 @@ pub async fn lacks(admin: &Session, current: &Role, other: &Role) -> Result<Opti
         });
     }
     Ok(None)
+}
+
+/// A role as a hint's SQL has it. Whoever made the role chose its name.
+#[must_use]
+pub fn quoted(role: &str) -> String {
+    escape(&escape_identifier(role))
 }

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use postgres_protocol::escape::escape_identifier;
-
 use super::connect::{Session, Way, Who, log_in};
 use super::error::{Failure, Login};
 use super::place::Place;
@@ -277,9 +275,9 @@ impl<'a> Server<'a> {
         let error = TargetError::new(format!("the role `{}` could not be altered: {failure}", escape(role)));
         match failure {
             Failure::Sql(state) if state == "42501" => {
-                let admin = std::str::from_utf8(self.admin.expose()).ok().and_then(|text| url::parse(text).ok());
-                let admin = escape_identifier(&admin.and_then(|url| url.user).unwrap_or_default());
-                let role = escape_identifier(role);
+                // As the server calls it, not as the secret URL does.
+                let admin = self.held.as_ref().map_or_else(String::new, |held| roles::quoted(&held.session.role));
+                let role = roles::quoted(role);
                 error.hinting(format!(
                     "ALTER ROLE {admin} CREATEROLE;   # from PostgreSQL 16 on also: GRANT {role} TO {admin} WITH ADMIN OPTION;"
                 ))
@@ -291,7 +289,7 @@ impl<'a> Server<'a> {
 
 fn missing_role(role: &str, roles: &Roles) -> TargetError {
     let error = TargetError::new(format!("there is no role `{}`", escape(role)));
-    let quoted = escape_identifier(role);
+    let quoted = roles::quoted(role);
     error.hinting(match roles {
         Roles::Alternating(..) => {
             format!("CREATE ROLE {quoted} LOGIN IN ROLE a_group;   # the group that owns and may do what both need")
@@ -301,7 +299,7 @@ fn missing_role(role: &str, roles: &Roles) -> TargetError {
 }
 
 fn refuse_without_login(role: &Role) -> Result<(), TargetError> {
-    let (name, quoted) = (escape(&role.name), escape_identifier(&role.name));
+    let (name, quoted) = (escape(&role.name), roles::quoted(&role.name));
     if !role.can_log_in {
         return Err(TargetError::new(format!("the role `{name}` may not log in"))
             .hinting(format!("ALTER ROLE {quoted} LOGIN;")));
