@@ -29,6 +29,7 @@ mod full_disk;
 mod harness;
 mod held;
 mod leaks;
+mod mariadb;
 mod other_uids;
 mod postgres;
 mod sealed;
