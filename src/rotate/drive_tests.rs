@@ -171,7 +171,7 @@ impl From<StoreFault> for TargetError {
 }
 
 fn refusal(problem: &str) -> TargetError {
-    TargetError { problem: problem.into(), hint: None, is_unsettled: false }
+    TargetError::new(problem)
 }
 
 fn moved_here() -> StoreError {

@@ -6,9 +6,13 @@
 //!
 //! - [`rotate`]: the command; `select`: which items it means;
 //! - [`step`]: what comes next, pure; [`drive`]: one item, step by step; [`value`]: one field of a value;
-//! - `means`: what a rotation needs besides the value; `report`: what it writes down and says; [`stuck`]: its errors;
+//! - `bind`: from the policy's words to target and generator; `means`: what a rotation needs besides the value;
+//! - `report`: what it writes down and says; [`stuck`]: its errors;
+//! - [`apply`]: targets: PostgreSQL, a program of the operator's;
 //! - [`mod@generate`]: what makes a new value; [`target`]: what a rotated credential is for, and the steps there.
 
+pub mod apply;
+mod bind;
 pub mod drive;
 pub mod generate;
 mod means;
@@ -28,13 +32,11 @@ pub(crate) use means::names_of as means_of;
 pub use report::Progress;
 
 use self::drive::Rotating;
-use self::generate::generate;
 use self::means::Means;
 use self::report::Scribe;
 use self::select::{Candidate, Wish, candidates, wish};
 use self::step::{Intent, State, Step};
 use self::stuck::{Failure, Interrupted, Unfinished, listed};
-use self::target::{NoTarget, Target};
 use self::value::View;
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::{Class, Error};
@@ -42,7 +44,6 @@ use crate::inject::ParentEnv;
 use crate::inspect::{describe_source, note_of};
 use crate::name::{StoreName, VariableName, escape, show};
 use crate::policy::model::{Apply, Generate, Roles, Rotation};
-use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::stages::{Holder, Stages};
 use crate::{caller, change, cli, output, sys};
@@ -160,7 +161,8 @@ impl<'s> Run<'s, '_> {
         let outcome = opened(&mut self.stores, setting, &item.store).and_then(|store| {
             store.hold(holder, setting.deadline())?;
             means.fetch(setting, &permit, &names)?;
-            let mut target = open_target(rotation)?;
+            let means = &*means;
+            let mut target = bind::target(setting, name, rotation, means)?;
             let rotating = Rotating {
                 permit: &permit,
                 store_name: &item.store,
@@ -168,14 +170,16 @@ impl<'s> Run<'s, '_> {
                 target: &mut *target,
                 item: &candidate.staged_item(),
                 view: View::of(item.field.as_ref(), &rotation.apply),
-                fresh: &mut || new_value(rotation, &public),
+                fresh: &mut || bind::new_value(setting, name, rotation, means, &public),
                 rules: candidate.rules(),
                 holder,
                 author,
                 now: &SystemTime::now,
                 deadline: &|| setting.deadline(),
             };
-            rotating.run(intent, &mut scribe)
+            let outcome = rotating.run(intent, &mut scribe);
+            bind::remark(&mut *target);
+            outcome
         });
         let outcome = outcome.map_err(|error| scribe.fail(error));
         scribe.end(outcome.is_ok());
@@ -311,25 +315,6 @@ fn opened<'r, 's>(
     match stores.entry(name) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => Ok(entry.insert(setting.open_stages(name)?)),
-    }
-}
-
-fn open_target(rotation: &Rotation) -> Result<Box<dyn Target>, Error> {
-    match &rotation.apply {
-        Apply::None => Ok(Box::new(NoTarget)),
-        Apply::Command(_) => Err(Failure::Unsupported("`apply` of type `command`").into()),
-        Apply::Postgres(_) => Err(Failure::Unsupported("`apply` of type `postgres`").into()),
-    }
-}
-
-fn new_value(rotation: &Rotation, public: &RefCell<Option<String>>) -> Result<Secret, Error> {
-    match &rotation.generate {
-        Generate::Random(what) => {
-            let generated = generate(what)?;
-            public.replace(generated.public);
-            Ok(generated.value)
-        }
-        Generate::Command(_) => Err(Failure::Unsupported("`generate` of type `command`").into()),
     }
 }
 
