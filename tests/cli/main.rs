@@ -29,6 +29,8 @@ mod leaks;
 mod mask;
 mod output_schema;
 mod prompt;
+mod reading;
 mod regressions;
 mod signals;
 mod transcripts;
+mod who_has;
