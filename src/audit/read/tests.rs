@@ -8,15 +8,21 @@ use crate::audit::ProcessIdentity;
 use crate::policy::pattern::Pattern;
 
 /// Reads bytes as one log.
-pub(in crate::audit) fn read_all(bytes: &[u8], mut each: impl FnMut(&Record<'_>, &[&[u8]])) -> Counts {
+pub(in crate::audit) fn read_all(bytes: &[u8], each: impl FnMut(&Record<'_>, &[&[u8]])) -> Counts {
+    read_all_of(bytes, each)
+}
+
+/// Reads anything as one log.
+pub(in crate::audit) fn read_all_of(log: impl std::io::Read, mut each: impl FnMut(&Record<'_>, &[&[u8]])) -> Counts {
     let mut reader = Reader::default();
+    let mut log = std::io::BufReader::with_capacity(256 * 1024, log);
     let mut visit = |seen: Seen<'_>| {
         if let Seen::Record(record, lines) = seen {
             each(record, lines);
         }
         Ok::<(), std::io::Error>(())
     };
-    reader.read(&mut &*bytes, &mut visit).unwrap();
+    reader.read(&mut log, &mut visit).unwrap();
     reader.end_log(&mut visit).unwrap();
     reader.end(&mut visit).unwrap();
     reader.counts()

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::current::{Current, Currents, Place};
 use super::processes::{Life, Processes, Unknown};
 use super::recent::{Recent, Tentative};
-use super::record::{Actor, Record, Secret, Text};
+use super::record::{Actor, Record, Text};
 use super::when::Instant;
 use crate::audit::event::{Assurance, Event};
 use crate::name::VariableName;
-use crate::policy::model::Stage;
 
 /// The secret that is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,28 +38,6 @@ impl Wanted {
         };
         Some(Self { name: VariableName::new(name).ok()?, version })
     }
-}
-
-/// Where a secret lies: the same for all who got it from there.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The environment.
-    pub environment: String,
-    /// The store; empty for a template.
-    pub store: String,
-    /// The item; empty for a template and for a ciphertext of the policy.
-    pub item: String,
-}
-
-/// The version that consumers get now, as far as the logs say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Current {
-    /// The number.
-    pub version: u64,
-    /// The time of the record that says so.
-    pub since: String,
-    /// Its event.
-    pub event: String,
 }
 
 /// One item and who holds it.
@@ -127,7 +105,7 @@ pub struct Holders<'k> {
     wanted: Wanted,
     scope: Scope,
     processes: Processes<'k>,
-    currents: HashMap<Place, Version>,
+    currents: Currents,
     rows: Vec<Row>,
     /// Rows by what they have in common.
     by_key: HashMap<Key, usize>,
@@ -144,15 +122,6 @@ struct Release {
     time: String,
     pid: u32,
     key: Key,
-}
-
-/// What is known of the current version of a place.
-struct Version {
-    current: Current,
-    /// A record of a write says so, not only that it was served.
-    is_written: bool,
-    /// It was current, and was taken back.
-    rolled_back: Option<u64>,
 }
 
 /// What makes a row.
@@ -190,7 +159,7 @@ impl<'k> Holders<'k> {
             wanted,
             scope,
             processes,
-            currents: HashMap::new(),
+            currents: Currents::default(),
             rows: Vec::new(),
             by_key: HashMap::new(),
             running: HashMap::new(),
@@ -225,10 +194,8 @@ impl<'k> Holders<'k> {
                 .iter()
                 .find(|secret| secret.name.as_deref() == Some(self.wanted.name.as_str()) && record.reached(secret));
             let Some(entry) = entry else { return };
-            let place = place(record, entry);
-            if let Some(version) = entry.version {
-                self.served(&place, version, entry, &record.time);
-            }
+            let place = Place::of(record, entry);
+            self.currents.served(&place, entry, &record.time);
             if !is_elsewhere(&self.scope.service, &record.service)
                 && self.scope.since.as_ref().is_none_or(|since| *record.time >= *since.as_str())
                 && self.wanted.version.is_none_or(|version| entry.version == Some(version))
@@ -237,12 +204,7 @@ impl<'k> Holders<'k> {
             }
             return;
         }
-        let is_removal = record.is(Event::SecretRemoved);
-        if is_removal || WRITES.iter().any(|event| record.is(*event)) {
-            for secret in &record.secrets {
-                self.written(record, secret, is_removal);
-            }
-        }
+        self.currents.written(record);
     }
 
     /// There are no more records. Which of the processes that ran a while ago still do is asked again.
@@ -267,46 +229,10 @@ impl<'k> Holders<'k> {
                 let newest = b.version.cmp(&a.version).then(a.life.cmp(&b.life));
                 newest.then_with(|| b.last.cmp(&a.last)).then_with(|| a.pid.cmp(&b.pid))
             });
-            let current = self.currents.remove(&place).map(|version| version.current);
+            let current = self.currents.take(&place);
             Item { place, current, holders }
         };
         items.into_iter().map(item).collect()
-    }
-
-    fn written(&mut self, record: &Record<'_>, secret: &Secret<'_>, is_removal: bool) {
-        let place = place(record, secret);
-        let known = self.currents.get(&place);
-        if known.is_some_and(|known| *record.time < *known.current.since) {
-            return;
-        }
-        if is_removal {
-            self.currents.remove(&place);
-            return;
-        }
-        let is_current = secret.stage.as_deref().is_none_or(|stage| stage == Stage::Current.word());
-        let Some(version) = secret.version.filter(|_| is_current) else { return };
-        let before = known.map(|known| known.current.version);
-        let rolled_back = if record.is(Event::RotationRolledBack) { before } else { None };
-        let current = Current { version, since: record.time.to_string(), event: record.event.to_string() };
-        self.currents.insert(place, Version { current, is_written: true, rolled_back });
-    }
-
-    /// A version that was served as current is current, if nothing newer is known: it may have been written elsewhere. A
-    /// record of its release may come just after the one that replaces it, so it never puts an older version in place of a
-    /// newer one.
-    fn served(&mut self, place: &Place, version: u64, secret: &Secret<'_>, time: &str) {
-        if secret.stage.as_deref().is_some_and(|stage| stage != Stage::Current.word()) {
-            return;
-        }
-        let is_news = self.currents.get(place).is_none_or(|known| {
-            version > known.current.version
-                && Some(version) != known.rolled_back
-                && (!known.is_written || time > known.current.since.as_str())
-        });
-        if is_news {
-            let current = Current { version, since: time.to_owned(), event: Event::AccessReleased.word().to_owned() };
-            self.currents.insert(place.clone(), Version { current, is_written: false, rolled_back: None });
-        }
     }
 
     fn released(&mut self, record: &Record<'_>, place: Place, version: Option<u64>) {
@@ -418,12 +344,4 @@ impl<'k> Holders<'k> {
         row.times -= 1;
         Some((at, row.first.clone(), row.last.clone()))
     }
-}
-
-/// After these the version that they name is the current one.
-const WRITES: [Event; 3] = [Event::SecretWritten, Event::RotationPromoted, Event::RotationRolledBack];
-
-fn place(record: &Record<'_>, secret: &Secret<'_>) -> Place {
-    let text = |text: &Option<Text<'_>>| text.as_deref().unwrap_or_default().to_owned();
-    Place { environment: text(&record.environment), store: text(&secret.store), item: text(&secret.item) }
 }
