@@ -22,6 +22,7 @@ mod age_interop;
 mod audit_faults;
 mod aws;
 mod crowd;
+mod deploy;
 mod empty_root;
 mod faults;
 mod full_disk;
