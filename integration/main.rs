@@ -1,5 +1,5 @@
 //! Real parts: stock age, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS.
+//! double of our own and as moto, TLS, the units for systemd, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -31,6 +31,7 @@ mod harness;
 mod held;
 mod leaks;
 mod other_uids;
+mod recipes;
 mod sealed;
 mod strace;
 mod trace;

@@ -93,6 +93,8 @@ fn what_is_no_log_is_an_error() {
     assert!(table.err().contains("2 lines are no record"), "{}", table.err());
     let json = scene.vouchsafe(&["audit", "show", "--json", "mixed"]).expect_status(0);
     assert_eq!(records(json.out()), scene.audit());
+    let piped = scene.vouchsafe_reading(&["audit", "show", "--json", "/dev/stdin"], &log).expect_status(0);
+    assert_eq!(records(piped.out()), scene.audit());
 }
 
 /// Every line is waited for on the pipe; nothing is slept for.

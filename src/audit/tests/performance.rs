@@ -95,7 +95,7 @@ fn a_million_records_are_searched() {
     }
     log.into_inner().unwrap();
     let memory = || {
-        let status = std::fs::File::open("/proc/self/status").and_then(|mut file| {
+        let status = File::open("/proc/self/status").and_then(|mut file| {
             let mut text = String::new();
             file.read_to_string(&mut text).map(|_| text)
         });
@@ -105,7 +105,7 @@ fn a_million_records_are_searched() {
     let before = memory();
     let started = Instant::now();
     let mut holders = Holders::new(Wanted::parse("NAME_7").unwrap(), Scope::default(), Processes::here());
-    let counts = super::read::tests::read_all_of(File::open(folder.log()).unwrap(), |record, _| holders.record(record));
+    let counts = read::tests::read_all_of(File::open(folder.log()).unwrap(), |record, _| holders.record(record));
     let items = holders.finish();
     assert_eq!((counts.records, items.len()), (1_000_000, 1));
     assert_eq!(items[0].holders.iter().map(|holder| holder.times).sum::<u64>(), 500_000);
