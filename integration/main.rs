@@ -30,6 +30,7 @@ mod full_disk;
 mod harness;
 mod held;
 mod leaks;
+mod namespaces;
 mod other_uids;
 mod recipes;
 mod sealed;

@@ -57,6 +57,21 @@ pub(super) fn is_own_proc() -> bool {
     std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
 }
 
+/// Whether a process counts time since the start of the kernel as we do. In a time namespace (time_namespaces(7)) it need not,
+/// and then its start, as its own record has it, is not the one that we see.
+pub(super) fn has_our_clock(pid: u32) -> bool {
+    let offset = |path: &str| read(path).map(|text| boot_offset(&text)).unwrap_or_default();
+    offset(&format!("/proc/{pid}/timens_offsets")) == offset("/proc/self/timens_offsets")
+}
+
+/// `boottime 0 0`, in seconds and nanoseconds. A kernel without such namespaces has no such file.
+fn boot_offset(text: &str) -> Option<(i64, i64)> {
+    let line = text.lines().find(|line| line.starts_with("boottime"))?;
+    let mut numbers = line.split_ascii_whitespace().skip(1).map(str::parse);
+    let offset = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    (offset != (0, 0)).then_some(offset)
+}
+
 /// What `/proc/PID/stat` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
@@ -119,6 +134,14 @@ mod tests {
         for text in ["", "7 (cat", "7 (cat) S 1 2", "7 (cat) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 x 0 12345"] {
             assert_eq!(Stat::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_clock_of_another_time_namespace_is_told() {
+        assert_eq!(boot_offset("monotonic           0         0\nboottime            0         0\n"), None);
+        assert_eq!(boot_offset("monotonic           0         0\nboottime          -99         5\n"), Some((-99, 5)));
+        assert_eq!(boot_offset(""), None);
+        assert!(has_our_clock(std::process::id()));
     }
 
     #[test]

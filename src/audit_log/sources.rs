@@ -127,9 +127,11 @@ pub(super) fn complain_of_limits(sum: &Sum) {
     for (path, why) in &sum.unread {
         text.push_str(&format!("vouchsafe: not read: `{}`: {why}\n", show(path)));
     }
-    let logs: Vec<String> = sum.logs.iter().map(|path| show(path)).collect();
-    let logs = if logs.len() > 4 { "FILE...".to_owned() } else { logs.join(" ") };
-    text.push_str(&format!("vouchsafe: the chain was not verified: vouchsafe audit verify {logs}\n"));
+    let verify = match sum.logs.as_slice() {
+        [one] => show(one),
+        _ => "FILE...   # each log by itself, its rotated files first".to_owned(),
+    };
+    text.push_str(&format!("vouchsafe: the chain was not verified: vouchsafe audit verify {verify}\n"));
     output::complain(&text).unwrap_or_default();
 }
 

@@ -8,6 +8,7 @@ mod errors;
 mod history;
 mod iam;
 mod list;
+mod pending;
 mod table;
 
 use std::collections::BTreeMap;
@@ -20,12 +21,14 @@ pub use check::{Report, check};
 pub use errors::{NoItem, NotAnItem, NotBound};
 pub use history::{History, history};
 pub use list::{Listing, list};
+pub use pending::PendingVersion;
+use pending::{look_apart, pending};
 use table::entries_table;
 
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::caller;
 use crate::error::Error;
-use crate::name::{ItemName, StoreName, VariableName, escape};
+use crate::name::{StoreName, VariableName, escape};
 use crate::policy::model::{Binding, Bundle, ItemRef, JsonPointer, Policy, Source, Stage};
 use crate::resolve::{ResolveError, is_expired, pick, variable_of};
 use crate::setting::Setting;
@@ -63,15 +66,6 @@ pub struct Entry {
     pub pending: Option<PendingVersion>,
 }
 
-/// A rotation that is not finished.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct PendingVersion {
-    /// The version.
-    pub version: Option<u64>,
-    /// When it was made (RFC 3339).
-    pub since: Option<String>,
-}
-
 /// What every store of a policy answered, without its values.
 struct Seen {
     entries: Vec<Entry>,
@@ -102,7 +96,7 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
             orders.entry(store).or_default().push((Asker::Binding(name, binding), wanted));
         }
         if let Some((store, wanted)) = pending(binding, false) {
-            orders.entry(store).or_default().push((Asker::Pending(name), wanted));
+            orders.entry(store).or_default().push((Asker::Pending(name, false), wanted));
         }
     }
     for bundle in &policy.bundles {
@@ -134,28 +128,12 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
     Ok(Seen { entries, problems: gathering.problems, failures })
 }
 
-/// Pending versions that lie in parameters of their own. Who may read the secrets need not have a right to those, so a store
-/// that does not answer here says nothing.
-fn look_apart(setting: &Setting<'_>, deadline: Instant, gathering: &mut Gathering) {
-    let mut orders: BTreeMap<&StoreName, Vec<(&VariableName, Wanted)>> = BTreeMap::new();
-    for (name, binding) in &setting.policy.secrets {
-        if let Some((store, wanted)) = pending(binding, true) {
-            orders.entry(store).or_default().push((name, wanted));
-        }
-    }
-    for (store, order) in orders {
-        let (names, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
-        let answers = setting.open_store(store).and_then(|mut store| Ok(store.fetch(&wanted, deadline)?));
-        let answers = answers.unwrap_or_default();
-        names.into_iter().zip(answers).for_each(|(name, answer)| gathering.take(Asker::Pending(name), answer));
-    }
-}
-
 /// Who wants an answer.
 enum Asker<'p> {
     Binding(&'p VariableName, &'p Binding),
     Bundle(&'p Bundle),
-    Pending(&'p VariableName),
+    /// Of the item itself, or of one that lies apart.
+    Pending(&'p VariableName, bool),
 }
 
 /// Entries while the stores answer.
@@ -201,12 +179,15 @@ impl Gathering {
                     self.of_bundles.push(entry);
                 }
             }
-            (Asker::Pending(name), Answer::Found(found)) => {
-                if let Some(entry) = self.entries.get_mut(name.as_str()) {
-                    entry.pending = Some(PendingVersion { version: found.version, since: found.written.map(rfc3339) });
+            (Asker::Pending(name, apart), Answer::Found(found)) => {
+                // A promoted version that kept its label is pending no more; its own answer came before this one.
+                let is_current = |entry: &Entry| !apart && found.version.is_some() && found.version == entry.version;
+                if let Some(entry) = self.entries.get_mut(name.as_str()).filter(|entry| !is_current(entry)) {
+                    let since = found.written.map(rfc3339);
+                    entry.pending = Some(PendingVersion { version: found.version, since });
                 }
             }
-            (Asker::Bundle(_) | Asker::Pending(_), _) => {}
+            (Asker::Bundle(_) | Asker::Pending(..), _) => {}
         }
     }
 
@@ -268,17 +249,6 @@ fn wanted(binding: &Binding) -> Option<(&StoreName, Wanted)> {
         }
         Source::Template(_) => None,
     }
-}
-
-/// Where the pending version of a binding that rotates lies: on the item, or `apart` from it.
-fn pending(binding: &Binding, apart: bool) -> Option<(&StoreName, Wanted)> {
-    let rotation = binding.rotate.as_ref().filter(|rotation| rotation.pending_separate == apart)?;
-    let Source::Item(item) = &binding.source else { return None };
-    let (name, stage) = match rotation.pending_separate {
-        true => (ItemName::new(format!("{}.pending", item.item)).ok()?, None),
-        false => (item.item.clone(), Some(Stage::Pending)),
-    };
-    Some((&item.store, Wanted::Item { item: name, version: None, stage, plain: binding.plain }))
 }
 
 fn unasked(policy: &Policy) -> Vec<Entry> {

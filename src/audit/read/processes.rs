@@ -13,7 +13,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::record::Actor;
 use super::when::Instant;
-use crate::audit::process::{ProcessIdentity, Stat, is_own_proc};
+use crate::audit::process::{ProcessIdentity, Stat, has_our_clock, is_own_proc};
 
 /// What is known of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,7 +186,8 @@ fn look(pid: u32, can_see: bool) -> Look {
     let stat: io::Result<Option<Stat>> = if can_see { Stat::of(pid) } else { Ok(None) };
     match stat {
         Ok(Some(stat)) if stat.is_dead => Look::Absent,
-        Ok(Some(stat)) => Look::Started(stat.start_ticks),
+        Ok(Some(stat)) if has_our_clock(pid) => Look::Started(stat.start_ticks),
+        Ok(Some(_)) => Look::Hidden,
         // It may have ended in between; if it is still there, it is hidden.
         Ok(None) | Err(_) => match number.map(test_kill_process) {
             Some(Err(Errno::SRCH)) => Look::Absent,
