@@ -1,4 +1,4 @@
-//! Real parts: stock age, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
+//! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
 //! double of our own and as moto, TLS, the units for systemd, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
@@ -26,6 +26,7 @@ mod deploy;
 mod empty_root;
 mod faults;
 mod full_disk;
+mod generate;
 #[path = "../tests/cli/harness.rs"]
 mod harness;
 mod held;
@@ -33,7 +34,9 @@ mod leaks;
 mod namespaces;
 mod other_uids;
 mod recipes;
+mod rekey;
 mod sealed;
+mod signed;
 mod strace;
 mod trace;
 

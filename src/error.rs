@@ -125,9 +125,9 @@ impl Class {
             Self::Audit => "the audit record could not be written, so there was no access",
             Self::Busy => "somebody else rotates",
             Self::Denied => "the policy does not grant it",
-            Self::Differences => "reserved for `policy diff`: the policies differ",
+            Self::Differences => "`policy diff`: the policies differ",
             Self::Due => {
-                "`check`: something is due, missing or incomplete; `rotate`: something is left to do; `audit who-has --stale`: an old version is still held"
+                "`check`: something is due, missing or incomplete; `rotate`, `rekey`: something is left to do; `audit who-has --stale`: an old version is still held"
             }
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",

@@ -213,7 +213,7 @@ fn is_unread() -> bool {
 mod tests {
     use super::*;
 
-    const RECORD: &str = r#"{"schema":"vouchsafe.audit/1","assurance":"file","time":"T","access":"0a","event":"access.released","outcome":"succeeded","actor":{"uid":7,"pid":9},"command":{"path":"/bin/x"},"secrets":[{"name":"A","version":3},{"bundle":"b/"}],"stream":"s"}"#;
+    const RECORD: &str = r#"{"schema":"vouchsafe.audit/1","assurance":"file","time":"T","access":"0a","event":"access.released","outcome":"succeeded","actor":{"uid":7,"pid":9},"command":{"path":"/bin/x"},"secrets":[{"name":"A","version":3},{"bundle":"b/"},{"store":"s","bundle":""},{"name":"","store":"s","item":"i","version":2}],"stream":"s"}"#;
 
     fn shown(log: &[u8], json: bool) -> String {
         let mut shown = Shown { filter: Filter::default(), json, table: Table::default(), out: Vec::new(), held: 0 };
@@ -228,7 +228,7 @@ mod tests {
     fn a_row_says_who_got_what() {
         let text = shown(RECORD.as_bytes(), false);
         let words: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(words, ["T", "access.released", "succeeded", "7", "/bin/x", "A@3,", "b/"]);
+        assert_eq!(words, ["T", "access.released", "succeeded", "7", "/bin/x", "A@3,", "b/,", "s:*,", "s:i@2"]);
     }
 
     #[test]

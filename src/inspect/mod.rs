@@ -28,6 +28,7 @@ use table::entries_table;
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::caller;
 use crate::error::Error;
+use crate::exposed::ExposedValue;
 use crate::name::{StoreName, VariableName, escape};
 use crate::policy::model::{Binding, Bundle, ItemRef, JsonPointer, Policy, Source, Stage};
 use crate::resolve::{ResolveError, is_expired, pick, variable_of};
@@ -73,6 +74,8 @@ struct Seen {
     problems: Vec<String>,
     /// Stores that did not answer, in the order of their names.
     failures: Vec<Error>,
+    /// What somebody removed could open, and is in a store still.
+    exposed: Vec<ExposedValue>,
 }
 
 /// Asks every store of the policy for everything that is bound, and keeps only what is no value. A store that fails does
@@ -109,10 +112,15 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
         of_bundles: Vec::new(),
         problems: Vec::new(),
     };
-    let mut failures = Vec::new();
+    let (mut failures, mut exposed) = (Vec::new(), Vec::new());
     for (store, order) in orders {
         let (askers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
-        let answers = setting.open_store(store).and_then(|mut store| Ok(store.fetch(&wanted, deadline)?));
+        let answers = setting.open_store(store).and_then(|mut opened| {
+            let answers = opened.fetch(&wanted, deadline)?;
+            let notes = opened.exposed().into_iter().filter(|one| !one.state.is_over());
+            exposed.extend(notes.map(|one| ExposedValue::new(policy, &setting.selection(), store, &one)));
+            Ok(answers)
+        });
         match answers {
             Ok(answers) => askers.into_iter().zip(answers).for_each(|(asker, answer)| gathering.take(asker, answer)),
             Err(error) => {
@@ -125,7 +133,7 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
     note_requests(&mut auditor, setting)?;
     gathering.judge_templates(policy);
     let entries = gathering.entries.into_values().chain(gathering.of_bundles).collect();
-    Ok(Seen { entries, problems: gathering.problems, failures })
+    Ok(Seen { entries, problems: gathering.problems, failures, exposed })
 }
 
 /// Who wants an answer.
@@ -347,7 +355,7 @@ pub fn note_of(name: &VariableName, item: &ItemRef) -> SecretNote {
 }
 
 /// A time that RFC 3339 cannot write is shown as the nearest that it can: stores and sums of theirs may hold any.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(time.clamp(SystemTime::UNIX_EPOCH, last)).to_string()
 }

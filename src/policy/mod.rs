@@ -6,8 +6,11 @@
 //! - [`pattern`], [`template`]: the two small languages inside;
 //! - [`reserved`]: names that a secret may not be bound to;
 //! - [`eval`]: the decision, pure; [`mod@reach`]: what a user could be granted at all;
+//! - [`diff`]: what changes between two policies, in words;
+//! - [`trust`]: signatures, before anything is parsed;
 //! - [`schema`]: what editors know of a policy.
 
+pub mod diff;
 pub mod eval;
 #[cfg(test)]
 mod eval_tests;
@@ -19,3 +22,4 @@ pub mod reach;
 pub mod reserved;
 pub mod schema;
 pub mod template;
+pub mod trust;

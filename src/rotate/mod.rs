@@ -4,6 +4,8 @@
 //! (current <- pending, previous <- current) -> retire (the target forgets the previous one). Every step is safe to repeat,
 //! and which one is next is derived from the store: there is no journal that could be lost.
 //!
+//! - [`mod@generate`]: what makes a new value;
 //! - [`target`]: what a rotated credential is for, and the steps there.
 
+pub mod generate;
 pub mod target;

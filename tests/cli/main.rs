@@ -32,6 +32,7 @@ mod output_schema;
 mod prompt;
 mod reading;
 mod regressions;
+mod rekey;
 mod signals;
 mod transcripts;
 mod who_has;

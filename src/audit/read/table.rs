@@ -63,8 +63,16 @@ fn columns<'r>(record: &'r Record<'_>) -> [Cow<'r, str>; 6] {
 }
 
 fn secret(secret: &Secret<'_>) -> String {
-    let name = secret.name.as_deref().or(secret.bundle.as_deref()).unwrap_or("?");
-    secret.version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}"))
+    let store = secret.store.as_deref().unwrap_or("?");
+    let text = match (secret.name.as_deref(), secret.item.as_deref(), secret.bundle.as_deref()) {
+        // An item that the policy binds to no name.
+        (Some(""), Some(item), _) => format!("{store}:{item}"),
+        (Some(name), _, _) => name.to_owned(),
+        // All of a store.
+        (None, _, Some("")) => format!("{store}:*"),
+        (None, _, path) => path.unwrap_or("?").to_owned(),
+    };
+    secret.version.map_or_else(|| text.clone(), |version| format!("{text}@{version}"))
 }
 
 fn row(out: &mut impl Write, columns: &[Cow<'_, str>; 6]) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 
-use super::rotation::rotation;
+use super::rotation::{Whose, rotation};
 use super::stores::{Fact, Facts, is_ssm_name, no_such_store, word};
 use super::values::Zero;
 use super::{Context, effective};
@@ -29,7 +29,7 @@ pub(super) fn secrets(
         if let (Some(at), None) = (&raw.on_expired, &raw.max_age) {
             context.findings.wrong(at, "`on_expired` needs `max_age`");
         }
-        let rotate = raw.rotate.as_ref().map(|at| rotation(at, raw, files, facts, context));
+        let rotate = raw.rotate.as_ref().map(|at| rotation(at, &Whose { name, raw }, files, facts, context));
         let binding = Binding {
             source,
             inject: raw.inject.as_ref().is_none_or(|at| at.value),
