@@ -3,7 +3,7 @@
 //! What is stored as `SecureString` leaves decrypted only where `WithDecryption` asks for it and the key can be used.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -15,6 +15,8 @@ use super::{ACCOUNT, AwsError, random_text};
 
 /// Versions of a parameter that are kept.
 const VERSIONS: usize = 100;
+/// After a removal its name is not to be had for so long.
+const RECREATE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub struct Ssm {
@@ -23,6 +25,10 @@ pub struct Ssm {
     pub pages: Vec<usize>,
     /// Whether `Type` may change on overwrite, as moto lets it.
     pub lax_types: bool,
+    /// Whether a write without `Description` drops the old one. It is not known which AWS does; it keeps it if not told so.
+    pub drops_descriptions: bool,
+    /// Names that were removed, and when.
+    pub removed: BTreeMap<String, SystemTime>,
     pages_sent: usize,
     tokens: BTreeMap<String, (String, usize)>,
 }
@@ -39,6 +45,7 @@ pub struct Version {
     pub kind: String,
     pub key: Option<String>,
     pub tier: String,
+    pub description: String,
     pub labels: BTreeSet<String>,
     pub user: String,
     pub written: SystemTime,
@@ -59,6 +66,7 @@ impl Ssm {
             kind: kind.into(),
             key,
             tier: "Standard".into(),
+            description: String::new(),
             labels: BTreeSet::new(),
             user: format!("arn:aws:iam::{ACCOUNT}:user/seed"),
             written: SystemTime::now(),
@@ -233,6 +241,17 @@ impl Ssm {
         if let Some(key) = &key {
             kms.usable(key).map_err(|error| AwsError::new(400, "InvalidKeyId", &error.code))?;
         }
+        let kept = old.filter(|_| !self.drops_descriptions).map(|old| old.description.clone()).unwrap_or_default();
+        let description = body["Description"].as_str().map_or(kept, str::to_owned);
+        if description.chars().count() > 1024 {
+            let why = "Value at 'description' failed to satisfy constraint: length at most 1024";
+            return Err(AwsError::validation(why));
+        }
+        if let Some(then) = self.removed.get(&name)
+            && then.elapsed().unwrap_or_default() < RECREATE
+        {
+            return Err(AwsError::validation("Wait for at least 30 seconds before you create it with the same name."));
+        }
         let tier = tier.to_owned();
         let parameter = self.parameters.entry(name).or_insert(Parameter { versions: Vec::new(), next: 1 });
         if parameter.versions.len() == VERSIONS {
@@ -246,13 +265,17 @@ impl Ssm {
         parameter.next += 1;
         let labels = BTreeSet::new();
         let (user, written) = (user.to_owned(), SystemTime::now());
-        parameter.versions.push(Version { number, value, kind, key, tier: tier.clone(), labels, user, written });
+        let version = Version { number, value, kind, key, tier: tier.clone(), description, labels, user, written };
+        parameter.versions.push(version);
         Ok(json!({ "Version": number, "Tier": tier }))
     }
 
     fn delete(&mut self, name: &str) -> Answer {
         match self.parameters.remove(name.trim()) {
-            Some(_) => Ok(json!({})),
+            Some(_) => {
+                self.removed.insert(name.trim().to_owned(), SystemTime::now());
+                Ok(json!({}))
+            }
             None => Err(AwsError::new(400, "ParameterNotFound", "")),
         }
     }
@@ -270,6 +293,9 @@ impl Ssm {
             Some(number) => number,
             None => parameter.versions.last().unwrap().number,
         };
+        if labels.iter().any(|label| label.is_empty() || label.len() > 100) {
+            return Err(AwsError::validation("Value at 'labels' failed to satisfy constraint: length 1 to 100"));
+        }
         let (good, bad): (Vec<_>, Vec<_>) = labels.into_iter().partition(|label| is_label(label));
         let target = parameter.versions.iter().position(|version| version.number == number);
         let target = target.ok_or_else(|| AwsError::new(400, "ParameterVersionNotFound", ""))?;
