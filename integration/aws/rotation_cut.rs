@@ -95,31 +95,34 @@ fn answered_badly_anywhere(item: &StagedItem) {
         ("slow", || Action::Delay(Duration::from_millis(60))),
     ];
     let count = calls(|rotator| rotator.rotate(item, "new"));
-    for number in 0..count {
+    std::thread::scope(|scope| {
         for (name, action) in actions {
-            let fake = fake();
-            fake.fault(Fault::on("*", action()).skip(number).times(1));
-            let rotator = Rotator::new(&fake);
-            let place = format!("{name} at call {number}");
-            let outcome = rotator.rotate(item, "new").map_err(|error| error.to_string());
-            // An answer that cannot be read is an error of a read; a write is looked into.
-            let is_unreadable = name == "cut off" && outcome.is_err();
-            if is_unreadable {
-                fake.forget();
-                let_time_pass(&fake);
-                if rotator.current().as_deref() != Some("new") {
-                    done(rotator.rotate(item, "new"));
-                }
-            } else {
-                assert_eq!(outcome, Ok(3), "{place}");
-            }
-            let have = versions(&fake, ITEM);
-            assert_eq!(have.len(), 3, "{place}: {have:?}");
-            assert_eq!(rotator.told(item), "3 - 2", "{place}: {have:?}");
-            assert_eq!(versions(&fake, APART).len(), usize::from(item.pending_separate), "{place}");
-            assert_eq!(rotator.current().as_deref(), Some("new"), "{place}");
+            scope.spawn(move || (0..count).for_each(|number| answered_badly(item, number, name, action())));
         }
+    });
+}
+
+fn answered_badly(item: &StagedItem, number: usize, name: &str, action: Action) {
+    let fake = fake();
+    fake.fault(Fault::on("*", action).skip(number).times(1));
+    let rotator = Rotator::new(&fake);
+    let place = format!("{name} at call {number}");
+    let outcome = rotator.rotate(item, "new").map_err(|error| error.to_string());
+    // An answer that cannot be read is an error of a read; a write is looked into.
+    if name == "cut off" && outcome.is_err() {
+        fake.forget();
+        let_time_pass(&fake);
+        if rotator.current().as_deref() != Some("new") {
+            done(rotator.rotate(item, "new"));
+        }
+    } else {
+        assert_eq!(outcome, Ok(3), "{place}");
     }
+    let have = versions(&fake, ITEM);
+    assert_eq!(have.len(), 3, "{place}: {have:?}");
+    assert_eq!(rotator.told(item), "3 - 2", "{place}: {have:?}");
+    assert_eq!(versions(&fake, APART).len(), usize::from(item.pending_separate), "{place}");
+    assert_eq!(rotator.current().as_deref(), Some("new"), "{place}");
 }
 
 #[test]
@@ -180,7 +183,10 @@ fn the_way_back(item: &StagedItem) {
                 let next = Rotator::new(&fake);
                 let value = next.current();
                 assert!(["old", "new"].contains(&value.as_deref().unwrap_or_default()), "{place}: {value:?}");
-                done(back(&next, which));
+                // A roll back of what was rolled back would go forth again.
+                if next.told(item) != expected {
+                    done(back(&next, which));
+                }
                 assert_eq!(versions(&fake, ITEM).len(), versions_at_the_end, "{place}");
                 let value = next.current();
                 assert_eq!(value.as_deref(), Some(if which == 1 { "new" } else { "old" }), "{place}");
