@@ -16,6 +16,7 @@ mod reads;
 mod rotation_bundles;
 mod rotation_cut;
 mod rotation_lock;
+mod rotation_refused;
 mod rotation_set;
 mod rotation_stages;
 mod rotator;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vouchsafe::store::stages::Stages;
+
 use super::fake::fault::{Action, Fault};
 use super::rotator::{ITEM, Rotator, apart, by_label, done, versions};
 use super::scene::{AwsScene, canary};
@@ -97,6 +99,17 @@ fn a_set_that_is_cut_off_leaves_readers_what_they_had() {
 }
 
 #[test]
+fn the_printed_iam_policy_is_enough_for_labels_too() {
+    let scene = scene();
+    scene.fake.secure(ITEM, "old");
+    label(&scene, 1, "current");
+    let printed = scene.vouchsafe(&["check", "--iam=set"]).expect_status(0);
+    scene.fake.world().iam = Some(serde_json::from_str(printed.out()).unwrap());
+    scene.set("A", "new").expect_status(0);
+    assert_eq!(versions(&scene.fake, ITEM), ["1 old previous", "2 new current"]);
+}
+
+#[test]
 fn answers_that_are_lost_make_one_version_and_its_labels() {
     for operation in ["PutParameter", "LabelParameterVersion", "GetParameterHistory"] {
         for times in [1, 2] {
@@ -134,7 +147,6 @@ fn of_a_set_and_a_rotation_at_once_neither_is_lost() {
         super::fake::server::eventually("the write", || scene.fake.count("PutParameter") == 1);
         let number = rotator.holding(|store| {
             let secret = super::rotator::secret("rotated");
-            use vouchsafe::store::stages::Stages;
             done(store.stage_pending(&by_label(), &secret, &super::rotator::author(), rotator.deadline()))
         });
         set.join().unwrap().expect_status(0);

@@ -129,7 +129,8 @@ impl Rotator {
     /// `current pending previous`, by number.
     pub fn told(&self, item: &StagedItem) -> String {
         let staged = done(self.staged(item));
-        let number = |note: Option<vouchsafe::store::VersionNote>| note.map_or("-".into(), |it| it.number.to_string());
+        let number =
+            |note: Option<vouchsafe::store::VersionNote>| note.map_or_else(|| "-".into(), |it| it.number.to_string());
         [staged.current, staged.pending, staged.previous].map(number).join(" ")
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::kms::Kms;
-use super::names::{check_name, check_value, is_label, split};
+use super::names::{check_name, check_value, split};
 pub use super::view::arn_of;
 use super::view::{described, shown, visible};
 use super::{ACCOUNT, AwsError, random_text};
@@ -51,7 +51,7 @@ pub struct Version {
     pub written: SystemTime,
 }
 
-type Answer = Result<Value, AwsError>;
+pub(super) type Answer = Result<Value, AwsError>;
 
 impl Ssm {
     /// Stores a parameter without asking: the state that a test begins with.
@@ -286,40 +286,6 @@ impl Ssm {
         Ok(json!({ "DeletedParameters": gone, "InvalidParameters": invalid }))
     }
 
-    fn label(&mut self, body: &Value) -> Answer {
-        let (name, labels) = (text(body, "Name")?, texts(body, "Labels", 10)?);
-        let parameter = self.parameters.get_mut(&name).ok_or_else(|| AwsError::new(400, "ParameterNotFound", ""))?;
-        let number = match body["ParameterVersion"].as_u64() {
-            Some(number) => number,
-            None => parameter.versions.last().unwrap().number,
-        };
-        if labels.iter().any(|label| label.is_empty() || label.len() > 100) {
-            return Err(AwsError::validation("Value at 'labels' failed to satisfy constraint: length 1 to 100"));
-        }
-        let (good, bad): (Vec<_>, Vec<_>) = labels.into_iter().partition(|label| is_label(label));
-        let target = parameter.versions.iter().position(|version| version.number == number);
-        let target = target.ok_or_else(|| AwsError::new(400, "ParameterVersionNotFound", ""))?;
-        let fresh = good.iter().filter(|label| !parameter.versions[target].labels.contains(*label)).count();
-        if parameter.versions[target].labels.len() + fresh > 10 {
-            return Err(AwsError::new(400, "ParameterVersionLabelLimitExceeded", "at most 10 labels for a version"));
-        }
-        for version in &mut parameter.versions {
-            version.labels.retain(|label| !good.contains(label));
-        }
-        parameter.versions[target].labels.extend(good);
-        Ok(json!({ "InvalidLabels": bad, "ParameterVersion": number }))
-    }
-
-    fn unlabel(&mut self, body: &Value) -> Answer {
-        let (name, labels) = (text(body, "Name")?, texts(body, "Labels", 10)?);
-        let parameter = self.parameters.get_mut(&name).ok_or_else(|| AwsError::new(400, "ParameterNotFound", ""))?;
-        let number = body["ParameterVersion"].as_u64().unwrap_or(0);
-        let version = parameter.versions.iter_mut().find(|version| version.number == number);
-        let version = version.ok_or_else(|| AwsError::new(400, "ParameterVersionNotFound", ""))?;
-        let (gone, invalid): (Vec<_>, Vec<_>) = labels.into_iter().partition(|label| version.labels.remove(label));
-        Ok(json!({ "RemovedLabels": gone, "InvalidLabels": invalid }))
-    }
-
     /// Enough of it for a listing: filters by name and by path.
     fn describe(&mut self, body: &Value) -> Answer {
         let most = body["MaxResults"].as_u64().unwrap_or(50) as usize;
@@ -400,12 +366,12 @@ fn decrypts(body: &Value) -> bool {
     body["WithDecryption"].as_bool().unwrap_or(false)
 }
 
-fn text(body: &Value, field: &str) -> Result<String, AwsError> {
+pub(super) fn text(body: &Value, field: &str) -> Result<String, AwsError> {
     let missing = || AwsError::validation(&format!("Value null at '{field}' failed to satisfy constraint: not null"));
     body[field].as_str().map(str::to_owned).ok_or_else(missing)
 }
 
-fn texts(body: &Value, field: &str, most: usize) -> Result<Vec<String>, AwsError> {
+pub(super) fn texts(body: &Value, field: &str, most: usize) -> Result<Vec<String>, AwsError> {
     let list: Vec<String> =
         body[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     if list.is_empty() || list.len() > most {

@@ -49,7 +49,7 @@ fn which_version_is_which() {
     ] {
         let (past, apart) = (history(past), history(apart));
         let seen = look(&past, &apart);
-        let number = |one: Option<&Past>| one.map_or("-".to_owned(), |one| one.version.to_string());
+        let number = |one: Option<&Past>| one.map_or_else(|| "-".to_owned(), |one| one.version.to_string());
         let told = [seen.current, seen.pending, seen.previous, seen.foreign].map(number).join(" ");
         assert_eq!(told, expected, "{name}");
     }

@@ -23,7 +23,7 @@ fn history(text: &str) -> Vec<Past> {
 /// current, pending, previous, foreign; `-` for none.
 fn told(past: &[Past]) -> String {
     let seen = look(past);
-    let number = |one: Option<&Past>| one.map_or("-".to_owned(), |one| one.version.to_string());
+    let number = |one: Option<&Past>| one.map_or_else(|| "-".to_owned(), |one| one.version.to_string());
     let [current, pending, previous, foreign] = [seen.current, seen.pending, seen.previous, seen.foreign].map(number);
     let unmarked = if seen.is_unmarked { " unmarked" } else { "" };
     format!("{current} {pending} {previous} {foreign}{unmarked}")

@@ -130,7 +130,7 @@ async fn fetch(calls: &Calls<'_>, wanted: &[Wanted]) -> Result<Vec<Answer>, Faul
             listings.push(list(calls, path, *recursive, staged, hidden).await?);
         }
     }
-    let of_bundles = listings.iter().flat_map(|listing| &listing.staged).map(|item| staged_key(item));
+    let of_bundles = listings.iter().flat_map(|listing| &listing.staged).map(staged_key);
     let of_items = wanted.iter().filter_map(|one| match one {
         Wanted::Item { item, version, stage, .. } => Some(Key::new(item, *version, *stage)),
         Wanted::Bundle { .. } | Wanted::Ciphertext { .. } => None,
