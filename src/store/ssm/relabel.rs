@@ -119,3 +119,23 @@ impl Relabel<'_, '_> {
 fn number(version: u64) -> Result<i64, Problem> {
     i64::try_from(version).map_err(|_| Problem::BadAnswer("a version is too large"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_ends_and_then_no_attempt_is_made() {
+        let now = since_boot();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let right = |start, length| Right::new("t".into(), 1, start, length);
+        let refuses = |right: Option<&Right>| refused::<(), ()>(right).is_err();
+        let open = right(now, minutes(5));
+        assert!(open.is_open() && open.left() <= minutes(5) && open.left() > minutes(4));
+        assert!(!refuses(Some(&open)) && !refuses(None));
+        for ended in [right(now, Duration::ZERO), right(now.saturating_sub(minutes(6)), minutes(5))] {
+            // A machine that started less than six minutes ago has none that old.
+            assert!(now < minutes(6) || (!ended.is_open() && refuses(Some(&ended))), "{ended:?}");
+        }
+    }
+}
