@@ -153,7 +153,7 @@ impl<'e> Setting<'e> {
         match self.policy.stores.get_key_value(name) {
             Some((name, StoreModel::Age(store))) => Ok(Box::new(SealedStages::new(self.age_file(name, store)))),
             Some((name, StoreModel::Kms(store))) => Ok(Box::new(SealedStages::new(self.kms_file(name, store)))),
-            Some((name, StoreModel::Ssm(_))) => Err(unsupported(name, "ssm")),
+            Some((name, StoreModel::Ssm(store))) => Ok(Box::new(self.parameters(name, store))),
             None => Err(unsupported(name, "unknown")),
         }
     }
