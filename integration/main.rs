@@ -21,6 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 mod age_interop;
 mod audit_faults;
 mod aws;
+mod containers;
 mod crowd;
 mod empty_root;
 mod faults;
