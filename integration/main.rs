@@ -23,6 +23,7 @@ mod audit_faults;
 mod aws;
 mod containers;
 mod crowd;
+mod deploy;
 mod empty_root;
 mod faults;
 mod full_disk;

@@ -128,5 +128,3 @@ pub fn import_folder(engine: &Engine, tag: &str, root: &Path, changes: &[&str]) 
     let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
     engine.ask(&[&["import"], &changes[..], &[&archive, tag]].concat());
 }
-
-pub fn the_shipped_dockerfiles_build_and_run(_engine: &Engine) {}

@@ -8,6 +8,7 @@ mod engine;
 mod exec;
 mod image;
 mod leaks;
+mod shipped;
 mod stop;
 mod swarm;
 
@@ -18,7 +19,7 @@ use engine::Engine;
 
 type Step = fn(&Engine);
 
-const STEPS: [(&str, Step); 14] = [
+const STEPS: [(&str, Step); 15] = [
     ("strict conditions", exec::any_user_any_restriction),
     ("an image's own entrypoint", exec::in_front_of_an_entrypoint),
     ("no command", exec::no_command),
@@ -31,7 +32,8 @@ const STEPS: [(&str, Step); 14] = [
     ("AWS credentials", aws::every_source),
     ("AWS refusals", aws::a_pinned_source_has_no_fallback),
     ("signals while fetching", aws::a_signal_while_it_fetches),
-    ("the shipped images", image::the_shipped_dockerfiles_build_and_run),
+    ("a ConfigMap", shipped::a_policy_from_a_config_map),
+    ("the shipped images", shipped::the_dockerfiles_build_and_run),
     ("Swarm", swarm::the_shipped_stack),
 ];
 

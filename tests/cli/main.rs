@@ -18,6 +18,7 @@ mod audit;
 mod aws;
 mod bad_input;
 mod commands;
+mod deploy;
 mod docs;
 mod environment;
 mod exec;
