@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::engine::Engine;
-use super::image::{BASE, CANARY, PLAIN, USER, identity, import_folder};
+use super::image::{BASE, CANARY, PLAIN, identity, import_folder};
 use crate::{copy_program, harness};
 
 const OURS: &str = "registry.example.com/vouchsafe:0.1.0";
@@ -82,6 +82,8 @@ fn api(engine: &Engine) {
     std::fs::create_dir_all(context.join("secrets")).unwrap();
     let host = context.join("on/host/api.toml").display().to_string();
     set(engine, &host, CANARY);
+    // As a checkout of git leaves it: the service's user must be able to read it.
+    std::fs::set_permissions(context.join("secrets/prod.age"), PermissionsExt::from_mode(0o644)).unwrap();
     std::fs::remove_dir_all(context.join("on")).unwrap();
     write(&context.join("policies/prod/api.toml"), policy.as_bytes(), 0o644);
     copy_program(engine.scene.path("plain/app").to_str().unwrap(), &context.join("api"));
@@ -156,10 +158,10 @@ pub fn a_policy_from_a_config_map(engine: &Engine) {
     for path in [folder.join("..2026_01_15_10_20_30.1234567"), folder.clone()] {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
     }
-    let user = format!("--user={USER}");
     let run = |mode: &str| {
         let mount = format!("--volume={}:/etc/vouchsafe/policies/prod{mode}", folder.display());
-        let flags = [user.as_str(), &identity(engine), &mount, "--env=VOUCHSAFE_SERVICE=mapped"].map(str::to_owned);
+        let flags =
+            ["--user=65532:65532", &identity(engine), &mount, "--env=VOUCHSAFE_SERVICE=mapped"].map(str::to_owned);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let entrypoint = [&flags[..], &["--entrypoint=/usr/local/bin/vouchsafe"]].concat();
         engine.run(&entrypoint, PLAIN, &["run", "--env", "prod", "--", "/app", "show"])

@@ -35,10 +35,11 @@ pub fn the_shipped_stack(engine: &Engine) {
     let key = engine.scene.path("identity.key").display().to_string();
     engine.ask(&["secret", "create", "prod-age", &key]);
     let stack = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/docker/stack.yaml");
-    // No overlay network on a host that has loopback only, a store that can change, and no waiting between replicas.
+    // No overlay network on a host that has loopback only, a store that can change, no waiting between replicas, and a service
+    // with a handler for TERM.
     let store = engine.scene.path("api/secrets").display().to_string();
     let here = format!(
-        "version: \"3.8\"\nservices:\n  api:\n    networks: [outside]\n    volumes: [\"{store}:/etc/vouchsafe/secrets:ro\"]\n    \
+        "version: \"3.8\"\nservices:\n  api:\n    networks: [outside]\n    command: [\"/usr/bin/api\", \"handle\"]\n    volumes: [\"{store}:/etc/vouchsafe/secrets:ro\"]\n    \
          deploy:\n      update_config:\n        monitor: 100ms\n\
          networks:\n  outside:\n    external: true\n    name: host\n"
     );
