@@ -1,5 +1,5 @@
 //! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS.
+//! double of our own and as moto, TLS, containers, and the examples of `deploy/` by the tools of their platforms.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.

@@ -94,6 +94,7 @@ int main(int count, char **words) {
     if (!strcmp(word, "handle")) return handle();
     if (!strcmp(word, "orphans")) leave_orphans();
     if (!strcmp(word, "exit")) return atoi(value);
+    if (!strcmp(word, "die")) return kill(getpid(), atoi(value));
     if (!strcmp(word, "crash")) *(volatile int *)0 = 0;
     return 95;
 }

@@ -202,8 +202,7 @@ impl Container<'_> {
 
     /// The environment of its first process, as the kernel has it.
     pub fn environ(&self) -> String {
-        let bytes = std::fs::read(format!("/proc/{}/environ", self.pid())).unwrap();
-        String::from_utf8(bytes).unwrap()
+        environ(self.pid())
     }
 
     /// `docker stop`: how long it took, the status, and what it said last.
@@ -249,12 +248,22 @@ pub struct Stopped {
     pub said: String,
 }
 
+/// The environment of a process of this host; empty if there is none.
+pub fn environ(pid: u32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The children of a process of this host (proc_pid_task(5)).
+pub fn children(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
 fn zombies_below(pid: u32) -> usize {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let is_dead = |pid: &str| {
+    let is_dead = |pid: u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().any(|line| line.starts_with("State:") && line.contains('Z'))
     };
-    let children = children.split_whitespace();
-    children.map(|child| usize::from(is_dead(child)) + zombies_below(child.parse().unwrap())).sum()
+    children(pid).into_iter().map(|child| usize::from(is_dead(child)) + zombies_below(child)).sum()
 }

@@ -24,7 +24,7 @@ pub const PREFIXED: &str = "prefixed";
 /// As `docker run` wants it.
 pub const USER_FLAG: [&str; 2] = ["--user", "65532:65532"];
 
-const PREFIX: &str = r#"["/usr/local/bin/vouchsafe", "run", "--env", "prod", "--service", "api", "--"]"#;
+pub const PREFIX: &str = r#"["/usr/local/bin/vouchsafe", "run", "--env", "prod", "--service", "api", "--"]"#;
 
 /// A store with one secret, its identity, and the policies of the images.
 pub fn scene() -> Scene {

@@ -10,6 +10,7 @@ mod image;
 mod leaks;
 mod shipped;
 mod stop;
+mod supervised;
 mod swarm;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,7 @@ use engine::Engine;
 
 type Step = fn(&Engine);
 
-const STEPS: [(&str, Step); 15] = [
+const STEPS: [(&str, Step); 19] = [
     ("strict conditions", exec::any_user_any_restriction),
     ("an image's own entrypoint", exec::in_front_of_an_entrypoint),
     ("no command", exec::no_command),
@@ -35,6 +36,10 @@ const STEPS: [(&str, Step); 15] = [
     ("a ConfigMap", shipped::a_policy_from_a_config_map),
     ("the shipped images", shipped::the_dockerfiles_build_and_run),
     ("Swarm", swarm::the_shipped_stack),
+    ("supervised", supervised::as_strict_as_exec),
+    ("supervised status", supervised::the_status_is_the_childs),
+    ("supervised audit", supervised::the_end_is_written_down),
+    ("restart on change", supervised::three_replicas_and_a_rotation),
 ];
 
 #[test]

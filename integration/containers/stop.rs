@@ -5,20 +5,26 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::image::{PLAIN, identity};
+use super::supervised;
 use crate::aws::fake::server::eventually;
 
 /// What stands between the engine and the application.
-struct Mode {
-    name: &'static str,
-    flags: &'static [&'static str],
+pub struct Mode {
+    pub name: &'static str,
+    pub image: &'static str,
+    pub flags: &'static [&'static str],
     /// Whether the application is not PID 1, so that a signal without a handler ends it.
-    has_init: bool,
+    pub has_init: bool,
 }
 
-const MODES: [Mode; 2] = [
-    Mode { name: "exec", flags: &[], has_init: false },
-    Mode { name: "exec, `docker run --init` (tini)", flags: &["--init"], has_init: true },
-];
+const EXEC: Mode = Mode { name: "exec", image: PLAIN, flags: &[], has_init: false };
+const TINI: Mode = Mode { name: "exec, `docker run --init` (tini)", image: PLAIN, flags: &["--init"], has_init: true };
+
+fn modes(engine: &Engine) -> Vec<Mode> {
+    let mut modes = vec![EXEC, TINI];
+    modes.extend(supervised::mode(engine));
+    modes
+}
 
 /// Signal and number. systemd in a container wants RTMIN+3, php-fpm QUIT.
 const SIGNALS: [(&str, i32); 3] = [("TERM", 15), ("QUIT", 3), ("RTMIN+3", 37)];
@@ -32,9 +38,9 @@ pub fn the_table(engine: &Engine) {
         "\n| application | `STOPSIGNAL` | mode | `docker stop --time {PATIENCE}` takes | status |\n|---|---|---|---|---|"
     );
     for (signal, number) in SIGNALS {
-        let image = format!("stop-{}", signal.to_lowercase().replace('+', "-"));
-        engine.derive(&image, &format!("FROM {PLAIN}\nSTOPSIGNAL SIG{signal}\n"));
-        for mode in &MODES {
+        for mode in modes(engine) {
+            let image = format!("stop-{}-{}", mode.image, signal.to_lowercase().replace('+', "-"));
+            engine.derive(&image, &format!("FROM {}\nSTOPSIGNAL SIG{signal}\n", mode.image));
             for word in ["handle", "wait"] {
                 let flags = [mode.flags, &[&identity]].concat();
                 let stopped = engine.start_ready(&flags, &image, &["/app", word]).stop(PATIENCE);
@@ -64,8 +70,8 @@ pub fn the_table(engine: &Engine) {
 /// In exec mode the application is PID 1 and has to wait for what falls to it, as without us.
 pub fn zombies(engine: &Engine) {
     let identity = identity(engine);
-    for mode in &MODES {
-        let container = engine.start_ready(&[mode.flags, &[&identity]].concat(), PLAIN, &["/app", "orphans"]);
+    for mode in modes(engine) {
+        let container = engine.start_ready(&[mode.flags, &[&identity]].concat(), mode.image, &["/app", "orphans"]);
         let expected = if mode.has_init { 0 } else { 3 };
         eventually(mode.name, || container.zombies() == expected);
         println!("| three orphans that ended | {} | {} zombies |", mode.name, container.zombies());
