@@ -33,7 +33,9 @@ mod harness;
 mod held;
 mod leaks;
 mod other_uids;
+mod rekey;
 mod sealed;
+mod signed;
 mod strace;
 mod trace;
 

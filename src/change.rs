@@ -273,7 +273,7 @@ fn from_prompt(name: &VariableName) -> Result<Secret, Error> {
 /// The store has the change, the log has the request and not how it ended. Whoever is told only of the log would think that
 /// nothing happened.
 #[derive(Debug)]
-struct Unrecorded(AuditError);
+pub(crate) struct Unrecorded(pub(crate) AuditError);
 
 impl fmt::Display for Unrecorded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

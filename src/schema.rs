@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use crate::audit_log::Verification;
 use crate::explain::Explanation;
 use crate::inspect::{History, Listing, Report};
+use crate::lint::Differences;
+use crate::rekey::Rekeying;
 
 /// The schema, JSON Schema 2020-12. A text is checked against `#/$defs/COMMAND`.
 #[must_use]
@@ -15,7 +17,9 @@ pub fn output_schema() -> Value {
         ("check", generator.subschema_for::<Report>()),
         ("explain", generator.subschema_for::<Explanation>()),
         ("history", generator.subschema_for::<History>()),
+        ("policy-diff", generator.subschema_for::<Differences>()),
         ("list", generator.subschema_for::<Listing>()),
+        ("rekey", generator.subschema_for::<Rekeying>()),
     ];
     let mut definitions = generator.take_definitions(true);
     for (command, schema) in commands {

@@ -13,6 +13,7 @@ mod limits;
 pub mod moto;
 pub mod namespace;
 mod reads;
-pub mod scene;
+mod rekey;
+mod scene;
 mod tls;
 mod writes;

@@ -172,6 +172,26 @@ impl WritePermit {
     }
 }
 
+/// Proof that a store is going to be encrypted anew, and that this is written down in every sink. Made by
+/// [`Auditor::begin_rekey`].
+///
+/// ```compile_fail,E0451
+/// let permit = vouchsafe::audit::RekeyPermit { store: String::new() };
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct RekeyPermit {
+    store: String,
+}
+
+impl RekeyPermit {
+    /// Whether it is for this store.
+    #[must_use]
+    pub fn covers(&self, store: &StoreName) -> bool {
+        self.store == store.as_str()
+    }
+}
+
 impl Auditor {
     /// Opens every sink. All of them are required, and there has to be one.
     ///
@@ -232,6 +252,31 @@ impl Auditor {
     pub fn begin_write(&mut self, reason: Option<&str>, secrets: &[SecretNote]) -> Result<WritePermit, AuditError> {
         self.append(Event::SecretWriteRequested, Outcome::Allowed, reason, Lists::notes(secrets))?;
         Ok(WritePermit { items: secrets.iter().map(|note| (note.store.clone(), note.item.clone())).collect() })
+    }
+
+    /// Writes down that the whole of a store is going to be encrypted anew. Until this has returned, it may not be. How it
+    /// ended is for [`Self::rekeyed`].
+    ///
+    /// # Errors
+    /// A sink did not take the record: nothing is changed.
+    pub fn begin_rekey(&mut self, reason: &str, store: &StoreName) -> Result<RekeyPermit, AuditError> {
+        self.append(Event::SecretWriteRequested, Outcome::Allowed, Some(reason), whole(store, &[]))?;
+        Ok(RekeyPermit { store: store.to_string() })
+    }
+
+    /// Writes down how the encryption anew of a store ended. `exposed` are the items that someone could open who must not
+    /// any more, each with the highest version that he could.
+    ///
+    /// # Errors
+    /// A sink did not take the record.
+    pub fn rekeyed(
+        &mut self,
+        outcome: Outcome,
+        reason: &str,
+        store: &StoreName,
+        exposed: &[SecretNote],
+    ) -> Result<(), AuditError> {
+        self.append(Event::SecretRekeyed, outcome, Some(reason), whole(store, exposed))
     }
 
     /// Writes down anything else. `reason` must be a text of ours: never a library's, which may cite what it worked on.
@@ -305,6 +350,16 @@ fn asked_for(grant: &Grant<'_>) -> Lists {
         for name in grant.expected_of_bundles() {
             lists.secret(&SecretEntry::named(name.as_str()));
         }
+    }
+    lists
+}
+
+/// Everything in a store, and some of its items by name.
+fn whole(store: &StoreName, items: &[SecretNote]) -> Lists {
+    let mut lists = Lists::with_capacity(items.len() + 1);
+    lists.secret(&SecretEntry::bundle(store.as_str(), "", true));
+    for note in items {
+        lists.secret(&SecretEntry::of(note));
     }
     lists
 }

@@ -152,7 +152,7 @@ impl<'a> SecretEntry<'a> {
         Self { bundle: Some(Cut(path, ITEM_MAX)), recursive: Some(recursive), ..Self::default() }.in_store(store)
     }
 
-    fn of(note: &'a SecretNote) -> Self {
+    pub(super) fn of(note: &'a SecretNote) -> Self {
         // Denied before anybody asked where it lies.
         if note.store.is_empty() {
             return Self::named(&note.name);

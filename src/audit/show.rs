@@ -87,6 +87,10 @@ struct Secret<'a> {
     #[serde(borrow)]
     name: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    store: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    item: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     bundle: Option<Cow<'a, str>>,
     version: Option<u64>,
 }
@@ -110,8 +114,16 @@ fn columns<'r>(record: &'r Record<'_>) -> [Cow<'r, str>; 6] {
 }
 
 fn secret(secret: &Secret<'_>) -> String {
-    let name = secret.name.as_deref().or(secret.bundle.as_deref()).unwrap_or("?");
-    secret.version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}"))
+    let store = secret.store.as_deref().unwrap_or("?");
+    let text = match (secret.name.as_deref(), secret.item.as_deref(), secret.bundle.as_deref()) {
+        // An item that the policy binds to no name.
+        (Some(""), Some(item), _) => format!("{store}:{item}"),
+        (Some(name), _, _) => name.to_owned(),
+        // All of a store.
+        (None, _, Some("")) => format!("{store}:*"),
+        (None, _, path) => path.unwrap_or("?").to_owned(),
+    };
+    secret.version.map_or_else(|| text.clone(), |version| format!("{text}@{version}"))
 }
 
 fn row(out: &mut impl Write, columns: &[Cow<'_, str>; 6]) -> io::Result<()> {
@@ -131,10 +143,10 @@ mod tests {
 
     #[test]
     fn a_row_says_who_got_what() {
-        let log = br#"{"time":"T","event":"access.released","outcome":"succeeded","actor":{"uid":7},"command":{"path":"/bin/x"},"secrets":[{"name":"A","version":3},{"bundle":"b/"}]}"#;
+        let log = br#"{"time":"T","event":"access.released","outcome":"succeeded","actor":{"uid":7},"command":{"path":"/bin/x"},"secrets":[{"name":"A","version":3},{"bundle":"b/"},{"store":"s","bundle":""},{"name":"","store":"s","item":"i","version":2}]}"#;
         let text = shown(log, Form::Table);
         let words: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(words, ["T", "access.released", "succeeded", "7", "/bin/x", "A@3,", "b/"]);
+        assert_eq!(words, ["T", "access.released", "succeeded", "7", "/bin/x", "A@3,", "b/,", "s:*,", "s:i@2"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `--help`. Its error messages are rewritten, because they cite what was typed, and a secret typed in the wrong place must
 //! not end up on a terminal that is recorded, or in a log of CI.
 
+mod rekey;
 mod usage;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use rekey::Rekey;
 pub use usage::UsageError;
 
 use crate::error::Format;
@@ -73,6 +75,8 @@ pub enum Command {
     History(History),
     /// Copy values from one environment's store to another's. Shows no value.
     Copy(Copy),
+    /// Encrypt sealed files anew, to the recipients and the KMS key that the policy names now. Shows no value.
+    Rekey(Rekey),
     /// Write a first policy, identity and sealed file that work at once.
     Init(Init),
     /// Read and verify audit logs.
@@ -163,6 +167,8 @@ pub enum IamFor {
     Remove,
     /// `history`.
     History,
+    /// `rekey`.
+    Rekey,
 }
 
 /// `vouchsafe list`.
@@ -303,6 +309,36 @@ pub enum Policy {
     },
     /// Print the JSON Schema of the policy file.
     Schema,
+    /// What changes between two policies, in words: who gains and who loses what. Exit status 0, or 13 if they differ.
+    Diff {
+        /// The policy as it was.
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The policy as it is to be.
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sign a policy and what it extends, by ssh-keygen, for hosts that demand it. Writes FILE.sig beside each file.
+    Sign {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The key: a private key, or a public one whose private half ssh-agent holds.
+        #[arg(long, short = 'k', value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Would this host use the policy, and who answers for it?
+    Verify {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The host file whose [trust] counts. Default: /etc/vouchsafe/host.toml.
+        #[arg(long, value_name = "FILE")]
+        host: Option<PathBuf>,
+    },
 }
 
 /// A name in a place where somebody may type the value instead: the text is not cited.

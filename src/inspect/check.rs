@@ -7,6 +7,7 @@ use super::{Entry, Seen, entries_table, iam, look, unasked};
 use crate::audit::AuditError;
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
+use crate::exposed::{ExposedValue, State};
 use crate::inject::ParentEnv;
 use crate::policy::model::{DocumentFormat, Policy, Store as StoreModel};
 use crate::setting::Setting;
@@ -44,17 +45,18 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     if let Err(error) = setting.refuse_what_only_supervision_has() {
         findings.push(error.to_string());
     }
-    let Seen { entries: secrets, problems, failures } = if options.offline {
+    let Seen { entries: secrets, problems, failures, exposed } = if options.offline {
         findings.append(&mut file_findings(&setting.policy));
         if setting.sinks().is_empty() {
             findings.push(AuditError::NoSink.to_string());
         }
-        Seen { entries: unasked(&setting.policy), problems: Vec::new(), failures: Vec::new() }
+        Seen { entries: unasked(&setting.policy), problems: Vec::new(), failures: Vec::new(), exposed: Vec::new() }
     } else {
         look(&setting, "check")?
     };
     findings.extend(failures.iter().map(ToString::to_string));
     findings.extend(problems);
+    findings.extend(exposed.iter().filter(|one| one.state == State::Due).map(ExposedValue::sentence));
     for entry in &secrets {
         if entry.present == Some(false) && entry.required {
             findings.push(format!("`{}` is missing ({})", entry.name, entry.source));

@@ -108,6 +108,8 @@ fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: Ia
         }
         IamFor::Remove => allow(&["ssm:DeleteParameter"], &names),
         IamFor::History => allow(&["ssm:GetParameterHistory"], &names),
+        // Parameters lie in no sealed file.
+        IamFor::Rekey => {}
     }
     statements
 }
@@ -133,7 +135,7 @@ fn kms(policy: &Policy, store: &KmsStore, inline: &BTreeSet<&BTreeMap<String, St
     let of_file = context_of(&policy.environment, policy.service.as_ref(), &store.context);
     let actions: &[&str] = match command {
         IamFor::Run | IamFor::History => &["kms:Decrypt"],
-        IamFor::Set | IamFor::Remove => &["kms:Encrypt", "kms:Decrypt"],
+        IamFor::Set | IamFor::Remove | IamFor::Rekey => &["kms:Encrypt", "kms:Decrypt"],
     };
     let file = store.path.as_ref().map(|_| allow(actions, &of_file));
     let values = inline.iter().filter(|_| command == IamFor::Run).map(|context| allow(&["kms:Decrypt"], context));
@@ -266,6 +268,8 @@ type = "stderr"
         assert!(!set.contains("DeleteParameter"), "{set}");
         let remove = iam(IamFor::Remove);
         assert!(remove.contains("ssm:DeleteParameter") && !remove.contains("PutParameter"), "{remove}");
+        let rekey = iam(IamFor::Rekey);
+        assert!(rekey.contains("kms:Encrypt") && !rekey.contains("ssm:"), "{rekey}");
         let history = iam(IamFor::History);
         assert!(history.contains("ssm:GetParameterHistory") && !history.contains("GetParameters"), "{history}");
     }

@@ -22,6 +22,7 @@ pub use list::{Listing, list};
 
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::Error;
+use crate::exposed::ExposedValue;
 use crate::name::{StoreName, VariableName, escape};
 use crate::policy::model::{Binding, Bundle, ItemRef, JsonPointer, Policy, Source, Stage};
 use crate::resolve::{ResolveError, is_expired, pick, variable_of};
@@ -61,6 +62,8 @@ struct Seen {
     problems: Vec<String>,
     /// Stores that did not answer, in the order of their names.
     failures: Vec<Error>,
+    /// What somebody removed could open, and is in a store still.
+    exposed: Vec<ExposedValue>,
 }
 
 /// Asks every store of the policy for everything that is bound, and keeps only what is no value. A store that fails does
@@ -94,10 +97,15 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
         of_bundles: Vec::new(),
         problems: Vec::new(),
     };
-    let mut failures = Vec::new();
+    let (mut failures, mut exposed) = (Vec::new(), Vec::new());
     for (store, order) in orders {
         let (askers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
-        let answers = setting.open_store(store).and_then(|mut store| Ok(store.fetch(&wanted, deadline)?));
+        let answers = setting.open_store(store).and_then(|mut opened| {
+            let answers = opened.fetch(&wanted, deadline)?;
+            let notes = opened.exposed().into_iter().filter(|one| !one.state.is_over());
+            exposed.extend(notes.map(|one| ExposedValue::new(policy, &setting.selection(), store, &one)));
+            Ok(answers)
+        });
         match answers {
             Ok(answers) => askers.into_iter().zip(answers).for_each(|(asker, answer)| gathering.take(asker, answer)),
             Err(error) => {
@@ -109,7 +117,7 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
     note_requests(&mut auditor, setting)?;
     gathering.judge_templates(policy);
     let entries = gathering.entries.into_values().chain(gathering.of_bundles).collect();
-    Ok(Seen { entries, problems: gathering.problems, failures })
+    Ok(Seen { entries, problems: gathering.problems, failures, exposed })
 }
 
 /// Who wants an answer.
@@ -338,7 +346,7 @@ fn entries_table(entries: &[Entry]) -> String {
 }
 
 /// A time that RFC 3339 cannot write is shown as the nearest that it can: stores and sums of theirs may hold any.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(time.clamp(SystemTime::UNIX_EPOCH, last)).to_string()
 }

@@ -6,8 +6,11 @@
 //! - [`pattern`], [`template`]: the two small languages inside;
 //! - [`reserved`]: names that a secret may not be bound to;
 //! - [`eval`]: the decision, pure;
+//! - [`diff`]: what changes between two policies, in words;
+//! - [`trust`]: signatures, before anything is parsed;
 //! - [`schema`]: what editors know of a policy.
 
+pub mod diff;
 pub mod eval;
 #[cfg(test)]
 mod eval_tests;
@@ -18,3 +21,4 @@ pub mod pattern;
 pub mod reserved;
 pub mod schema;
 pub mod template;
+pub mod trust;

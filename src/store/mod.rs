@@ -4,7 +4,7 @@
 //! - [`plain`]: plaintexts made by hand: dotenv, flat JSON, flat TOML;
 //! - [`identity`]: age identities and recipients, and where they are read from;
 //! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
-//! - [`mod@write`]: putting a sealed file in place of another without loss;
+//! - [`mod@write`]: putting a sealed file in place of another without loss; [`rekey`]: encrypting it anew;
 //! - [`sealed_file`]: what the stores that are such a file have in common;
 //! - [`age`]: the `age` store on top of all these;
 //! - [`aws`]: what the stores of AWS have in common; [`ssm`], [`kms`]: those stores.
@@ -19,6 +19,7 @@ pub mod header;
 pub mod identity;
 pub mod kms;
 pub mod plain;
+pub mod rekey;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod sealed;
@@ -31,6 +32,8 @@ pub mod write;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Instant, SystemTime};
+
+use document::Exposed;
 
 use crate::error::{Cause, Class};
 use crate::name::{ItemName, StoreName};
@@ -45,6 +48,12 @@ pub trait Store {
     /// # Errors
     /// The first failure that keeps the store from a full answer before `deadline`.
     fn fetch(&mut self, wanted: &[Wanted], deadline: Instant) -> Result<Vec<Answer>, StoreError>;
+
+    /// What somebody removed could open, by the notes of the file that the last fetch opened. A store without such notes has
+    /// none.
+    fn exposed(&self) -> Vec<Exposed> {
+        Vec::new()
+    }
 }
 
 /// What is wanted of a store.

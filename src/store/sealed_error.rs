@@ -76,6 +76,11 @@ pub enum SealedErrorKind {
     NeverWritten,
     /// It is not an age file at all.
     NotAge,
+    /// Its stanzas are of other KMS keys than the policy's. This is the first.
+    OtherKmsKey {
+        /// The key, as the file says.
+        found: String,
+    },
     /// The payload is damaged or cut short.
     Payload,
     /// What was read back is not what was written.
@@ -182,6 +187,14 @@ impl fmt::Display for SealedError {
                 write!(f, "`{path}` was not written: no identity at hand could open it afterwards")
             }
             Kind::NeverWritten => write!(f, "`{path}` does not exist yet"),
+            Kind::OtherKmsKey { found } => {
+                let found: String = found.chars().take(256).collect();
+                write!(
+                    f,
+                    "`{path}` is sealed under another KMS key than the policy's: `{}`",
+                    crate::name::escape(&found)
+                )
+            }
             Kind::NotAge => write!(f, "`{path}` is not an age file"),
             Kind::Payload => write!(f, "the payload of `{path}` is damaged or cut short"),
             Kind::ReadBackDiffers => write!(f, "`{path}` was not written: it read back differently"),
@@ -237,6 +250,9 @@ impl Cause for SealedError {
             Kind::NoReadBack => Some(
                 "add the recipient of one of the store's identities to its `recipients`: age-keygen -y KEY".to_owned(),
             ),
+            Kind::OtherKmsKey { .. } => {
+                Some("vouchsafe rekey --old-key ARN   # if that is the key that the policy named before".to_owned())
+            }
             Kind::Unbound => Some("unbound = true   # in the store's table, if that is meant".to_owned()),
             _ => None,
         }

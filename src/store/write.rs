@@ -84,12 +84,33 @@ pub fn update<T, E>(
     let stat = rustix::fs::fstat(&old).map_err(Kind::io("look at it"))?;
     place.holds(&stat)?;
     let bytes = checked_file::read_opened(&old, path, MAX_FILE).map_err(Kind::File)?;
-    let mut document = Document::parse(keys.open(&bytes)?.expose()).map_err(Kind::Malformed)?;
-    let answer = change(&mut document).map_err(Failure::Change)?;
-    let sealed = seal(&mut document, keys)?;
+    let (answer, sealed) = remake(&bytes, keys, change)?;
     let temporary = place.write_temporary(&sealed, Some(&stat))?;
     temporary.replace()?;
     Ok(answer)
+}
+
+/// What [`update`] does, up to the write: nothing is locked, made or touched. Whether it would go well can be told from it.
+///
+/// # Errors
+/// Those of [`update`] but for the lock and the write.
+pub fn rehearse<T, E>(
+    path: &Path,
+    keys: &dyn Keys,
+    change: impl FnOnce(&mut Document) -> Result<T, E>,
+) -> Result<T, Failure<E>> {
+    let bytes = checked_file::read(path, Use::Public, MAX_FILE).map_err(Kind::File)?;
+    remake(&bytes, keys, change).map(|(answer, _)| answer)
+}
+
+fn remake<T, E>(
+    bytes: &[u8],
+    keys: &dyn Keys,
+    change: impl FnOnce(&mut Document) -> Result<T, E>,
+) -> Result<(T, Vec<u8>), Failure<E>> {
+    let mut document = Document::parse(keys.open(bytes)?.expose()).map_err(Kind::Malformed)?;
+    let answer = change(&mut document).map_err(Failure::Change)?;
+    Ok((answer, seal(&mut document, keys)?))
 }
 
 /// Writes a first document. The file gets mode 0600.

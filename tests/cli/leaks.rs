@@ -114,6 +114,9 @@ fn commands_that_succeed() {
         &["history", "A", "--json"],
         &["explain", "--", "true"],
         &["explain", "--json"],
+        &["rekey", "--dry-run"],
+        &["rekey"],
+        &["rekey", "--json"],
     ] {
         done(scene.verb(words));
     }

@@ -31,5 +31,6 @@ mod mask;
 mod output_schema;
 mod prompt;
 mod regressions;
+mod rekey;
 mod signals;
 mod transcripts;

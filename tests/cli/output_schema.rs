@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::{Outcome, Scene};
+use crate::rekey::Team;
 use crate::transcripts::lived_in;
 
 fn committed() -> Value {
@@ -48,6 +49,12 @@ fn what_is_printed_conforms() {
     conforms("history", &scene.verb(&["history", "TOKEN", "--json"]).expect_status(0));
     conforms("explain", &scene.verb(&["explain", "--json", "--", "true"]).expect_status(0));
     conforms("explain", &denied.verb(&["explain", "--json"]).expect_status(0));
+    let team = Team::new().named(false);
+    conforms("rekey", &team.compromised(&["--json", "--dry-run"]).expect_status(10));
+    conforms("rekey", &team.compromised(&["--json"]).expect_status(10));
+    conforms("list", &team.scene.verb(&["list", "--json"]).expect_status(0));
+    team.scene.write("sealed.age", b"damaged");
+    conforms("rekey", &team.scene.verb(&["rekey", "--json"]).expect_status(122));
     conforms("audit-verify", &scene.vouchsafe(&["audit", "verify", "--json", "audit.jsonl"]).expect_status(0));
     scene.write("bad.jsonl", b"x\n");
     conforms("audit-verify", &scene.vouchsafe(&["audit", "verify", "--json", "bad.jsonl"]));

@@ -384,6 +384,6 @@ fn endpoint(access: Access<'_>, service: Service) -> Option<String> {
     of_policy.map(ToOwned::to_owned).or_else(|| access.network.env_endpoint.then(of_environment).flatten())
 }
 
-fn is_on_this_host(url: &str) -> bool {
+pub(super) fn is_on_this_host(url: &str) -> bool {
     url.split_once("://").is_some_and(|(_, rest)| is_loopback(host_of(rest)))
 }

@@ -40,6 +40,9 @@ pub(in crate::policy) struct RawPolicy {
     pub(in crate::policy) environment: Option<At<String>>,
     /// The service that the policy speaks for; `--service` must match. Absent: every service of the environment.
     pub(in crate::policy) service: Option<At<String>>,
+    /// Counts up with each change, where hosts demand signatures and refuse what is older than their `min_serial`.
+    #[schemars(range(min = 0))]
+    pub(in crate::policy) serial: Option<At<i64>>,
     /// A base to build on, relative to this file. Entries of its tables count unless this file has them too; its grants,
     /// bundles and sinks are added.
     pub(in crate::policy) extends: Option<At<String>>,

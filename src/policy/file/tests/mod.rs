@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Cause;
+use crate::error::Class;
 use crate::name::{EnvironmentName, StoreName, VariableName};
 use crate::policy::model::{Audience, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store};
 
@@ -246,18 +247,6 @@ fn a_host_file_says_what_only_the_host_decides() {
     ] {
         assert!(parse_host_text(wrong, Path::new("host.toml")).is_err(), "{wrong}");
     }
-}
-
-#[test]
-fn a_signature_that_is_demanded_is_refused_until_it_can_be_verified() {
-    let host = parse_host_text(TRUST, Path::new("host.toml")).unwrap();
-    let policy = |name: &str| parse(&format!("version = 1\nenvironment = \"{name}\"\n")).unwrap();
-    let refused = demand_trust(&host, &policy("prod")).unwrap_err();
-    assert_eq!(refused.class(), Class::Unsupported);
-    assert!(demand_trust(&host, &policy("dev")).is_ok());
-    assert!(demand_trust(&HostFile::default(), &policy("prod")).is_ok());
-    let empty = HostFile { trust: Some(Default::default()), ..HostFile::default() };
-    assert!(demand_trust(&empty, &policy("dev")).is_err());
 }
 
 #[test]
