@@ -133,7 +133,6 @@ pub fn a_signal_while_it_fetches(engine: &Engine) {
         if signal == "TERM" {
             let stopped = container.stop(5);
             assert_eq!(stopped.status, 128 + number);
-            assert!(stopped.took.as_secs() < 3, "{:?}", stopped.took);
             assert_eq!(stopped.said, "", "the command has started");
         } else {
             assert_eq!(container.kill(signal), 128 + number, "{signal}");

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 
 use crate::aws::fake::server::eventually;
 use crate::aws::namespace::Network;
-use crate::harness::{Outcome, Scene, wait};
+use crate::harness::{Outcome, Scene, wait_within};
 use crate::have;
 
 /// The addresses at which ECS and EKS hand out credentials, on the loopback of the engine's network: what is on the "host"
 /// network of these containers.
 const ADDRESSES: [&str; 2] = ["169.254.170.2/32", "169.254.170.23/32"];
+
+/// No command of the engine takes longer, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -82,19 +85,13 @@ impl Engine {
 
     /// `docker words...`
     pub fn docker(&self, words: &[&str]) -> Outcome {
-        let output = wait(self.client(words).spawn().unwrap());
+        let output = wait_within(self.client(words).spawn().unwrap(), PATIENCE);
         self.scene.outcome(&[&["docker"], words].concat(), output)
     }
 
     /// What `docker words...` prints; it has to succeed.
     pub fn ask(&self, words: &[&str]) -> String {
         self.docker(words).expect_status(0).out().trim().to_owned()
-    }
-
-    /// The same with a variable of the client's, for files that name one.
-    pub fn ask_with(&self, words: &[&str], name: &str, value: &str) -> String {
-        let output = wait(self.client(words).env(name, value).spawn().unwrap());
-        self.scene.outcome(&[&["docker"], words].concat(), output).expect_status(0).out().trim().to_owned()
     }
 
     /// Builds the image `tag` from a folder that holds a `Dockerfile`.

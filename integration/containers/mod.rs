@@ -48,7 +48,7 @@ fn containers() {
     let start = Instant::now();
     let Some(engine) = Engine::start(image::scene()) else { return };
     image::build(&engine, &binary);
-    println!("containers: engine and images: {:.1} s", start.elapsed().as_secs_f64());
+    println!("\ncontainers: engine and images: {:.1} s", start.elapsed().as_secs_f64());
     // For work on some of them: `VOUCHSAFE_TEST_STEP=stop,zombies`.
     let only = std::env::var("VOUCHSAFE_TEST_STEP").unwrap_or_default();
     let is_wanted = |name: &str| only.split(',').any(|part| name.contains(part));
@@ -58,7 +58,7 @@ fn containers() {
         if catch_unwind(AssertUnwindSafe(|| step(&engine))).is_err() {
             failed.push(*name);
         }
-        println!("containers: {name}: {:.1} s", start.elapsed().as_secs_f64());
+        println!("\ncontainers: {name}: {:.1} s", start.elapsed().as_secs_f64());
     }
     assert!(failed.is_empty(), "{failed:?}");
 }

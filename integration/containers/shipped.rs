@@ -120,10 +120,13 @@ fn wordpress(engine: &Engine) {
         .collect();
     assert_eq!(names.len(), 9);
     let scene = harness::Scene::with(&names.iter().map(|name| (name.as_str(), CANARY)).collect::<Vec<_>>());
-    let policy = super::image::policy(|text| {
-        let bound: String = names.iter().map(|name| format!("{name} = {{}}\n")).collect();
-        text.replace("DB_PASSWORD = {}\n", &bound).replace("/etc/vouchsafe/secrets/prod.age", "/run/secrets/store.age")
-    });
+    let shipped = example("wordpress/wordpress.toml");
+    let (before, rest) = shipped.split_once("[stores.params]\n").unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    let policy = format!(
+        "{before}[stores.params]\ntype = \"age\"\nformat = \"json\"\nunbound = true\npath = \"/run/secrets/store.age\"\n\
+         identities = [\"file:/run/secrets/prod-age\"]\n\n{after}"
+    );
     let policy = scene.write("wordpress.toml", policy.as_bytes());
     let mounts = [
         format!("--volume={}:/run/secrets/prod-age:ro", scene.path("identity.key").display()),
@@ -141,6 +144,10 @@ fn wordpress(engine: &Engine) {
     let outcome = engine.run(&twin, "wordpress-prefixed", &["php-fpm", "show"]).expect_status(125);
     assert!(outcome.err().contains("`WORDPRESS_DB_PASSWORD_FILE`"), "{}", outcome.transcript());
     assert_eq!(outcome.out(), "");
+    // The grant names the entrypoint: nothing else of the image gets anything.
+    let other = [&flags[..], &["--entrypoint=/usr/local/bin/vouchsafe"]].concat();
+    let words = ["run", "--env", "prod", "--service", "wordpress", "--", "env"];
+    engine.run(&other, "wordpress-prefixed", &words).expect_status(120);
     // Without arguments the CMD that was written again is what runs.
     let container = engine.start_ready(&flags, "wordpress-prefixed", &[]);
     assert!(container.said.starts_with("prepared for php-fpm"), "{}", container.said);

@@ -30,12 +30,12 @@ fn modes(engine: &Engine) -> Vec<Mode> {
 const SIGNALS: [(&str, i32); 3] = [("TERM", 15), ("QUIT", 3), ("RTMIN+3", 37)];
 
 /// Seconds of `docker stop --time`: then comes KILL.
-const PATIENCE: u32 = 1;
+const PATIENCE: u32 = 2;
 
 pub fn the_table(engine: &Engine) {
     let identity = identity(engine);
-    println!(
-        "\n| application | `STOPSIGNAL` | mode | `docker stop --time {PATIENCE}` takes | status |\n|---|---|---|---|---|"
+    let mut table = format!(
+        "\n| application | `STOPSIGNAL` | mode | `docker stop --time {PATIENCE}` takes | status |\n|---|---|---|---|---|\n"
     );
     for (signal, number) in SIGNALS {
         for mode in modes(engine) {
@@ -54,10 +54,10 @@ pub fn the_table(engine: &Engine) {
                 assert_eq!(stopped.status, expected, "{row}");
                 let heard = stopped.said.contains(&format!("signal {number}\n"));
                 assert_eq!(heard, word == "handle", "{row}: {}", stopped.said);
-                assert_eq!(stopped.took >= Duration::from_secs(PATIENCE.into()), is_killed, "{row}");
+                assert!(!is_killed || stopped.took >= Duration::from_secs(PATIENCE.into()), "{row}");
                 let application = if word == "handle" { "has a handler" } else { "has none" };
-                println!(
-                    "| {application} | {signal} | {} | {:.1} s | {} |",
+                table += &format!(
+                    "| {application} | {signal} | {} | {:.1} s | {} |\n",
                     mode.name,
                     stopped.took.as_secs_f64(),
                     stopped.status
@@ -65,6 +65,7 @@ pub fn the_table(engine: &Engine) {
             }
         }
     }
+    println!("{table}");
 }
 
 /// In exec mode the application is PID 1 and has to wait for what falls to it, as without us.
@@ -74,6 +75,6 @@ pub fn zombies(engine: &Engine) {
         let container = engine.start_ready(&[mode.flags, &[&identity]].concat(), mode.image, &["/app", "orphans"]);
         let expected = if mode.has_init { 0 } else { 3 };
         eventually(mode.name, || container.zombies() == expected);
-        println!("| three orphans that ended | {} | {} zombies |", mode.name, container.zombies());
+        println!("\n| three orphans that ended | {} | {} zombies |", mode.name, container.zombies());
     }
 }

@@ -97,7 +97,7 @@ pub fn three_replicas_and_a_rotation(engine: &Engine) {
     let text = policy(|text| text.replace("/etc/vouchsafe/secrets/", "/run/store/") + RESTART);
     let file = scene.write("policies/api.toml", text.as_bytes()).display().to_string();
     if !engine.scene.vouchsafe(&["policy", "lint", &file]).status.success() {
-        println!("containers: restart on change: this build does not know {RESTART:?}");
+        println!("\ncontainers: restart on change: this build does not know {RESTART:?}");
         return;
     }
     let store = scene.path("store");
@@ -129,7 +129,7 @@ pub fn three_replicas_and_a_rotation(engine: &Engine) {
         new == 3
     });
     println!(
-        "containers: restart on change: the first after {:.1} s, all 3 after {:.1} s, at least {least} running",
+        "\ncontainers: restart on change: the first after {:.1} s, all 3 after {:.1} s, at least {least} running",
         first.unwrap_or_default().as_secs_f64(),
         start.elapsed().as_secs_f64()
     );

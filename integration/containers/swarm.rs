@@ -85,7 +85,7 @@ fn rolling_update(engine: &Engine) {
         assert!(!state.contains("paused") && !state.contains("rollback"), "{state}");
         (old, new) == (0, 3)
     });
-    println!("containers: rolling update of 3: at least {least} running in {seen} looks");
+    println!("\ncontainers: rolling update of 3: at least {least} running in {seen} looks");
     assert!(least >= 2, "only {least} of 3 were running");
     assert!(replicas(engine).iter().all(|(id, _)| !before.contains(id)));
 }

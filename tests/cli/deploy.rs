@@ -38,7 +38,7 @@ fn command_lines(text: &str) -> Vec<Vec<String>> {
                 .fold(part, |part, start| part.strip_prefix(start).unwrap_or(part));
             part.split_whitespace().map(str::to_owned).collect::<Vec<String>>()
         });
-        found.extend(ours.filter(|words| words.len() > 1 && is_ours(&words[0]) && words[1] != "becomes"));
+        found.extend(ours.filter(|words| words.len() > 1 && is_ours(&words[0])));
     }
     found
 }
