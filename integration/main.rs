@@ -1,5 +1,6 @@
 //! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS, containers, and the examples of `deploy/` by the tools of their platforms.
+//! double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, and the examples of `deploy/` by the tools of their
+//! platforms.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -32,8 +33,11 @@ mod generate;
 mod harness;
 mod held;
 mod leaks;
+mod mariadb;
 mod other_uids;
+mod postgres;
 mod rekey;
+mod rotate_faults;
 mod sealed;
 mod signed;
 mod strace;

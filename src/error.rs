@@ -16,7 +16,7 @@ pub enum Class {
     Audit,
     /// Somebody else rotates.
     Busy,
-    /// `check` found something due or missing; `rotate` left something to do.
+    /// `check` found something due or missing.
     Due,
     /// The policy does not grant what was asked.
     Denied,
@@ -126,7 +126,7 @@ impl Class {
             Self::Busy => "somebody else rotates",
             Self::Denied => "the policy does not grant it",
             Self::Differences => "`policy diff`: the policies differ",
-            Self::Due => "`check`: something is due, missing or incomplete; `rotate`, `rekey`: something is left to do",
+            Self::Due => "`check`: something is due, missing or incomplete; `rekey`: something is left to do",
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",
             Self::Incomplete => "`audit verify`: records are missing",

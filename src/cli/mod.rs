@@ -5,6 +5,7 @@
 //! not end up on a terminal that is recorded, or in a log of CI.
 
 mod rekey;
+mod rotate;
 mod usage;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use rekey::Rekey;
+pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;
 
 use crate::error::Format;
@@ -77,6 +79,8 @@ pub enum Command {
     Copy(Copy),
     /// Encrypt sealed files anew, to the recipients and the KMS key that the policy names now. Shows no value.
     Rekey(Rekey),
+    /// Give secrets new values: created, accepted by their targets, proven, and only then current. Shows no value.
+    Rotate(Rotate),
     /// Write a first policy, identity and sealed file that work at once.
     Init(Init),
     /// Read and verify audit logs.
@@ -169,6 +173,8 @@ pub enum IamFor {
     History,
     /// `rekey`.
     Rekey,
+    /// `rotate`.
+    Rotate,
 }
 
 /// `vouchsafe list`.

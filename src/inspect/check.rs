@@ -87,7 +87,15 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     match failures.into_iter().next() {
         Some(failure) => Err(failure),
         None if report.ok => Ok(()),
-        None => Err(Findings(report.findings.len()).into()),
+        None => {
+            let rotates = |entry: &Entry| {
+                let binding = setting.policy.secrets.iter().find(|(name, _)| name.as_str() == entry.name);
+                entry.is_due && binding.is_some_and(|(_, binding)| binding.rotate.is_some())
+            };
+            let command =
+                report.secrets.iter().any(rotates).then(|| format!("vouchsafe rotate --due {}", setting.selection()));
+            Err(Findings(report.findings.len(), command).into())
+        }
     }
 }
 
@@ -118,7 +126,7 @@ fn file_findings(policy: &Policy) -> Vec<String> {
 
 /// Something is due, missing or incomplete.
 #[derive(Debug)]
-struct Findings(usize);
+struct Findings(usize, Option<String>);
 
 impl std::fmt::Display for Findings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -129,5 +137,9 @@ impl std::fmt::Display for Findings {
 impl Cause for Findings {
     fn class(&self) -> Class {
         Class::Due
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.1.clone()
     }
 }

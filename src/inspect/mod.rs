@@ -269,7 +269,7 @@ fn describe(entry: &mut Entry, found: &Fetched, binding: Option<&Binding>, now: 
 }
 
 /// The shorter of `max_age` and the rotation interval.
-fn age_limit(binding: &Binding) -> Option<Duration> {
+pub(crate) fn age_limit(binding: &Binding) -> Option<Duration> {
     let every = binding.rotate.as_ref().and_then(|rotation| rotation.every);
     binding.max_age.into_iter().chain(every).min()
 }

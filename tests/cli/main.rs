@@ -32,5 +32,6 @@ mod output_schema;
 mod prompt;
 mod regressions;
 mod rekey;
+mod rotate;
 mod signals;
 mod transcripts;
