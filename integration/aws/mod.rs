@@ -2,7 +2,7 @@
 
 mod addresses;
 mod commands;
-mod credentials;
+pub mod credentials;
 mod differential;
 pub mod fake;
 mod fake_tests;
@@ -10,7 +10,7 @@ mod faults;
 mod herd;
 mod kms;
 mod limits;
-mod moto;
+pub mod moto;
 pub mod namespace;
 mod reads;
 mod rekey;

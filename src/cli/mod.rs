@@ -19,7 +19,6 @@ pub use audit::{Audit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, 
 pub use rekey::Rekey;
 pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;
-use usage::verb_of;
 
 use crate::error::Format;
 use crate::name::{EnvironmentName, ServiceName, VARIABLE_RULE, VariableName};
@@ -353,7 +352,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
-            _ => Err(UsageError::of(&error, verb_of(&arguments))),
+            _ => Err(UsageError::of(&error, &arguments)),
         },
     }
 }

@@ -34,6 +34,7 @@ mod reading;
 mod regressions;
 mod rekey;
 mod rotate;
+mod rotate_units;
 mod signals;
 mod transcripts;
 mod who_has;
