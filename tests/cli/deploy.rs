@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use vouchsafe::cli::{Parsed, parse};
+use vouchsafe::cli::{Parsed, definition, parse};
 
 use crate::harness::Scene;
 
@@ -47,8 +47,13 @@ fn is_ours(word: &str) -> bool {
     word == "vouchsafe" || word.ends_with("/bin/vouchsafe")
 }
 
-/// Whether this build takes the line. Where a CMD follows, one is added.
+/// Whether this build takes the line. Where a CMD follows, one is added; a verb alone is how a sentence names a command.
 fn is_taken(words: &[String]) -> bool {
+    if let [_, verb] = words
+        && definition().get_subcommands().any(|command| command.get_name() == verb)
+    {
+        return true;
+    }
     let mut words: Vec<OsString> = words.iter().map(OsString::from).collect();
     if words.last().is_some_and(|last| last == "--") {
         words.push("command".into());
@@ -58,7 +63,11 @@ fn is_taken(words: &[String]) -> bool {
 
 #[test]
 fn every_command_line_of_the_examples_is_taken() {
-    let files = files_below(&repository("deploy"));
+    // Lines of cron are shell; `rotate_units` takes them apart.
+    let files: Vec<_> = files_below(&repository("deploy"))
+        .into_iter()
+        .filter(|path| !path.parent().unwrap().ends_with("cron.d"))
+        .collect();
     let mut with_commands = Vec::new();
     for path in files.iter().chain([&repository("docs/platforms.md")]) {
         let text = std::fs::read_to_string(path).unwrap();
