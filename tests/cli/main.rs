@@ -31,4 +31,7 @@ mod output_schema;
 mod prompt;
 mod regressions;
 mod signals;
+mod supervise;
+mod supervise_terminal;
+mod terminal;
 mod transcripts;
