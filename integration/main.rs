@@ -1,5 +1,5 @@
-//! Real parts: stock age, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS.
+//! Real parts: stock age, strace, other uids, PID 1 of a namespace, disks that are full or lose power, an empty root folder,
+//! AWS as a strict double of our own and as moto, TLS.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -32,6 +32,9 @@ mod leaks;
 mod other_uids;
 mod sealed;
 mod strace;
+mod supervise;
+#[path = "../tests/cli/supervised.rs"]
+mod supervised;
 mod trace;
 
 /// Whether all of `programs` are there, and we are root where `root` is wanted; says loudly what is skipped if not.

@@ -29,6 +29,21 @@ pub fn fork() -> io::Result<Side> {
     }
 }
 
+/// The process group of a process, or of this one. `None` where it has none that this PID namespace knows: its leader lies
+/// outside, and the kernel says 0 (pid_namespaces(7)), for which `rustix` has no value.
+#[must_use]
+pub fn group_of(pid: Option<Pid>) -> Option<Pid> {
+    // SAFETY: asks for a number; a process that is gone is the answer -1.
+    Pid::from_raw(unsafe { libc::getpgid(Pid::as_raw(pid)) }).filter(|group| group.as_raw_nonzero().get() > 0)
+}
+
+/// The session of a process, or of this one, as [`group_of`].
+#[must_use]
+pub fn session_of(pid: Option<Pid>) -> Option<Pid> {
+    // SAFETY: as above.
+    Pid::from_raw(unsafe { libc::getsid(Pid::as_raw(pid)) }).filter(|session| session.as_raw_nonzero().get() > 0)
+}
+
 /// What became of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {

@@ -33,5 +33,6 @@ mod regressions;
 mod signals;
 mod supervise;
 mod supervise_terminal;
+mod supervised;
 mod terminal;
 mod transcripts;

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 
 use crate::harness::{Scene, VOUCHSAFE, wait};
-use crate::supervise::{arguments, children, send, stat, state, wait_until};
+use crate::supervised::{arguments, children, send, stat, state, wait_until};
 use crate::terminal::Terminal;
 
 /// The words of a shell line that runs `child` supervised.

@@ -13,10 +13,11 @@ use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, getpgrp, getpid, getppid, getsid};
+use rustix::process::{Pid, getpid, getppid};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
 use super::forward::FromTerminal;
+use crate::sys::process::{group_of, session_of};
 
 /// In which process group the child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +43,8 @@ impl Terminal {
     pub(super) fn look() -> Self {
         let controlling = controlling_terminal();
         let is_interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-        let is_foreground = controlling.as_ref().is_some_and(|tty| tcgetpgrp(tty) == Ok(getpgrp()));
-        let is_own_job = is_interactive && getpgrp() == getpid();
+        let is_foreground = controlling.as_ref().is_some_and(is_ours);
+        let is_own_job = is_interactive && group_of(None) == Some(getpid());
         let group = if is_foreground && !is_own_job { Group::Shared } else { Group::Own };
         Self { controlling, is_interactive, group, handed_over: is_foreground && is_own_job }
     }
@@ -60,7 +61,7 @@ impl Terminal {
     /// Gives the foreground to the child's group, if it is ours to give. Whoever calls has SIGTTOU blocked.
     pub(super) fn hand_over(&mut self, child: Pid) {
         let Some(tty) = &self.controlling else { return };
-        if self.group == Group::Own && self.is_interactive && tcgetpgrp(tty) == Ok(getpgrp()) {
+        if self.group == Group::Own && self.is_interactive && is_ours(tty) {
             self.handed_over = tcsetpgrp(tty, child).is_ok();
         }
     }
@@ -80,17 +81,17 @@ impl Terminal {
         if !std::mem::take(&mut self.handed_over) {
             return;
         }
-        if let Some(tty) = &self.controlling
-            && tcgetpgrp(tty).is_ok_and(|group| group == child)
+        if let (Some(tty), Some(own)) = (&self.controlling, group_of(None))
+            && tcgetpgrp(tty) == Ok(child)
         {
-            tcsetpgrp(tty, getpgrp()).unwrap_or_default();
+            tcsetpgrp(tty, own).unwrap_or_default();
         }
     }
 
     /// What the child gets from the terminal without us.
     pub(super) fn reaches_child(&self) -> FromTerminal {
         let shared = self.group == Group::Shared;
-        let is_session_leader = getsid(None) == Ok(getpid());
+        let is_session_leader = session_of(None) == Some(getpid());
         FromTerminal { keys: shared || self.handed_over, hangup: shared && !is_session_leader }
     }
 
@@ -100,13 +101,19 @@ impl Terminal {
         let parent = getppid();
         self.controlling.is_some()
             && parent.is_some()
-            && getsid(parent).is_ok_and(|session| Ok(session) == getsid(None))
-            && rustix::process::getpgid(parent).is_ok_and(|group| group != getpgrp())
+            && session_of(parent) == session_of(None)
+            && group_of(parent) != group_of(None)
     }
 
     pub(super) fn is_there(&self) -> bool {
         self.controlling.is_some()
     }
+}
+
+/// Whether our process group has the foreground.
+fn is_ours(tty: &OwnedFd) -> bool {
+    let foreground = tcgetpgrp(tty).ok();
+    foreground.is_some() && foreground == group_of(None)
 }
 
 /// `tcgetpgrp` answers only for the terminal that controls the process that asks.
