@@ -63,7 +63,7 @@ impl From<ErrorFormat> for Format {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fetch, decrypt, inject, and become the command.
+    /// Fetch, decrypt, inject, and become the command, or its supervisor.
     Run(Run),
     /// Is this policy valid, reachable, complete, due? Shows no value.
     Check(Check),
@@ -123,6 +123,9 @@ pub struct Run {
     /// Ask for these secrets only, instead of all that the policy injects.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Option<Vec<VariableName>>,
+    /// Stay as the parent of the command, pass signals on and end as it ends, instead of becoming it. Also `[run] mode`.
+    #[arg(long)]
+    pub supervise: bool,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -185,7 +185,6 @@ fn lint_says_everything_at_once() {
 
 #[test]
 fn selection_errors() {
-    let scene = Scene::with(&[("TOKEN", "x")]).and("[run]\nmode = \"supervise\"");
     let service = Scene::with(&[("TOKEN", "x")]);
     let policy = std::fs::read_to_string(service.write_policy()).unwrap();
     let policy = policy.replace("environment = \"test\"\n", "environment = \"test\"\nservice = \"api\"\n");
@@ -196,7 +195,6 @@ fn selection_errors() {
         &[
             ("a policy of another environment", &service.verb(&["check", "--env", "prod"]).expect_status(121)),
             ("a policy of another service", &service.vouchsafe(&["check", "-p", path, "-s", "web"]).expect_status(121)),
-            ("a policy that wants to be supervised", &scene.verb(&["run", "--", "true"]).expect_status(125)),
         ],
     );
     // Where it is looked for depends on who asks.
