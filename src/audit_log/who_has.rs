@@ -115,7 +115,7 @@ pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), E
         since: options.since.map(|when| when.instant(SystemTime::now())),
     };
     let mut holders = Holders::new(options.wanted.clone(), scope, Processes::here());
-    let sum = sources.read(|record| holders.record(record))?;
+    let sum = sources.read(Holders::EVENTS, |record| holders.record(record))?;
     let mut items = holders.finish();
     if options.stale {
         for item in &mut items {
