@@ -1,5 +1,5 @@
 //! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS, the units for systemd, the recipes with jq.
+//! double of our own and as moto, TLS, PostgreSQL, MariaDB, the units for systemd, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -31,10 +31,13 @@ mod generate;
 mod harness;
 mod held;
 mod leaks;
+mod mariadb;
 mod namespaces;
 mod other_uids;
+mod postgres;
 mod recipes;
 mod rekey;
+mod rotate_faults;
 mod sealed;
 mod signed;
 mod strace;

@@ -175,7 +175,8 @@ fn carry_out<T>(
     }
 }
 
-fn author(caller: &Caller) -> String {
+/// Who writes, for whoever looks at a version later.
+pub(crate) fn author(caller: &Caller) -> String {
     let user = caller.user.clone().unwrap_or_else(|| format!("uid {}", caller.uid));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let text = crate::name::escape(&format!("{user}@{host}"));

@@ -16,7 +16,7 @@ pub enum Class {
     Audit,
     /// Somebody else rotates.
     Busy,
-    /// `check` found something due or missing; `rotate` left something to do.
+    /// `check` found something due or missing.
     Due,
     /// The policy does not grant what was asked.
     Denied,

@@ -18,7 +18,7 @@ use crate::name::VariableName;
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::resolve::resolve;
 use crate::setting::Setting;
-use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, sys};
+use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
 
 /// Does what the command line says.
 ///
@@ -39,6 +39,7 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
         cli::Command::Remove(options) => change::remove(&options, &parent),
         cli::Command::Rekey(options) => rekey::rekey(&options, &parent),
         cli::Command::Copy(options) => change::copy(&options, &parent),
+        cli::Command::Rotate(options) => rotate::rotate(&options, &parent),
         cli::Command::Init(options) => init::init(&options, &parent),
         cli::Command::Audit(command) => audit_log::audit(&command, &parent),
         cli::Command::Policy(command) => lint::policy(&command, &parent),

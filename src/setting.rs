@@ -26,7 +26,9 @@ use crate::store::document::Document;
 use crate::store::kms::{self, KmsFile};
 use crate::store::rekey::{OldKey, Rekey};
 use crate::store::sealed_file::SealedFile;
+use crate::store::sealed_stages::SealedStages;
 use crate::store::ssm::Parameters;
+use crate::store::stages::Stages;
 use crate::store::{Store, StoreError, StoreErrorKind, Versions};
 
 type Lookup<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
@@ -139,6 +141,19 @@ impl<'e> Setting<'e> {
             Some((name, StoreModel::Age(store))) => Ok(Box::new(self.age_file(name, store))),
             Some((name, StoreModel::Kms(store))) => Ok(Box::new(self.kms_file(name, store))),
             Some((name, StoreModel::Ssm(store))) => Ok(Box::new(self.parameters(name, store))),
+            None => Err(unsupported(name, "unknown")),
+        }
+    }
+
+    /// Opens a store for rotating.
+    ///
+    /// # Errors
+    /// There is no such store.
+    pub fn open_stages(&self, name: &StoreName) -> Result<Box<dyn Stages + '_>, Error> {
+        match self.policy.stores.get_key_value(name) {
+            Some((name, StoreModel::Age(store))) => Ok(Box::new(SealedStages::new(self.age_file(name, store)))),
+            Some((name, StoreModel::Kms(store))) => Ok(Box::new(SealedStages::new(self.kms_file(name, store)))),
+            Some((name, StoreModel::Ssm(_))) => Err(unsupported(name, "ssm")),
             None => Err(unsupported(name, "unknown")),
         }
     }

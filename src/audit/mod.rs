@@ -1,8 +1,9 @@
 //! The audit: every access is written down before it happens, or it does not happen.
 //!
-//! What must stay true: a [`Permit`], a [`Released`] and a [`WritePermit`] are made here only, and only after every sink
-//! has accepted the record that they stand for. Code that fetches, starts a child or changes a store asks for them, so
-//! code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`] has no place for one.
+//! What must stay true: a [`Permit`], a [`Released`], a [`WritePermit`] and a [`RotationPermit`] are made here only, and only
+//! after every sink has accepted the record that they stand for. Code that fetches, starts a child, changes a store or
+//! rotates asks for them, so code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`]
+//! has no place for one.
 //!
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure;
@@ -194,6 +195,34 @@ impl RekeyPermit {
     }
 }
 
+/// Proof that a rotation is written down in every sink: the item that it changes, and every other value that it reads and
+/// hands to the target. Made by [`Auditor::begin_rotation`]; each step is a record of its own.
+///
+/// ```compile_fail,E0451
+/// let item = (String::new(), String::new());
+/// let permit = vouchsafe::audit::RotationPermit { item, means: Vec::new() };
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct RotationPermit {
+    item: (String, String),
+    means: Vec<String>,
+}
+
+impl RotationPermit {
+    /// Whether it is for this item.
+    #[must_use]
+    pub fn covers(&self, store: &StoreName, item: &ItemName) -> bool {
+        self.item.0 == store.as_str() && self.item.1 == item.as_str()
+    }
+
+    /// Whether this binding may be read for it.
+    #[must_use]
+    pub fn covers_means(&self, name: &VariableName) -> bool {
+        self.means.iter().any(|means| means == name.as_str())
+    }
+}
+
 impl Auditor {
     /// Opens every sink. All of them are required, and there has to be one.
     ///
@@ -279,6 +308,27 @@ impl Auditor {
         exposed: &[SecretNote],
     ) -> Result<(), AuditError> {
         self.append(Event::SecretRekeyed, outcome, Some(reason), whole(store, exposed))
+    }
+
+    /// Writes down that an item is rotated, which other bindings are read for it, and where the values go. Until this has
+    /// returned, no value may be read.
+    ///
+    /// # Errors
+    /// A sink did not take the record: there is no rotation.
+    pub fn begin_rotation(
+        &mut self,
+        reason: &str,
+        rotated: &SecretNote,
+        means: &[SecretNote],
+    ) -> Result<RotationPermit, AuditError> {
+        let means: Vec<SecretNote> =
+            means.iter().map(|note| SecretNote { is_withheld: true, ..note.clone() }).collect();
+        let all: Vec<SecretNote> = std::iter::once(rotated).chain(&means).cloned().collect();
+        self.append(Event::RotationStarted, Outcome::Allowed, Some(reason), Lists::notes(&all))?;
+        Ok(RotationPermit {
+            item: (rotated.store.clone(), rotated.item.clone()),
+            means: means.into_iter().map(|note| note.name).collect(),
+        })
     }
 
     /// Writes down anything else. `reason` must be a text of ours: never a library's, which may cite what it worked on.

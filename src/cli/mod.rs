@@ -6,6 +6,7 @@
 
 mod audit;
 mod rekey;
+mod rotate;
 mod usage;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use audit::{Audit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas};
 pub use rekey::Rekey;
+pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;
 use usage::verb_of;
 
@@ -80,6 +82,8 @@ pub enum Command {
     Copy(Copy),
     /// Encrypt sealed files anew, to the recipients and the KMS key that the policy names now. Shows no value.
     Rekey(Rekey),
+    /// Give secrets new values: created, accepted by their targets, proven, and only then current. Shows no value.
+    Rotate(Rotate),
     /// Write a first policy, identity and sealed file that work at once.
     Init(Init),
     /// Read and verify audit logs.
@@ -172,6 +176,8 @@ pub enum IamFor {
     History,
     /// `rekey`.
     Rekey,
+    /// `rotate`.
+    Rotate,
 }
 
 /// `vouchsafe list`.

@@ -63,7 +63,6 @@ fn verb_like(typed: &str) -> Option<String> {
         "write" | "put" | "add" | "edit" => return Some("vouchsafe set NAME --env ENVIRONMENT".into()),
         "delete" | "rm" | "unset" => return Some("vouchsafe remove NAME --env ENVIRONMENT".into()),
         "ls" => return Some("vouchsafe list --env ENVIRONMENT".into()),
-        "rotate" => return Some("vouchsafe set NAME --env ENVIRONMENT --generate".into()),
         _ => {}
     }
     let known = definition();
@@ -132,11 +131,11 @@ impl UsageError {
     }
 }
 
-/// `--env <ENVIRONMENT>` is `--env`, `<COMMAND>...` is `COMMAND`, `--x=y` is `--x`; several keep their commas.
+/// `--env <ENVIRONMENT>` is `--env`, `<COMMAND>...` is `COMMAND`, `[NAME]...` is `NAME`, `--x=y` is `--x`; several keep their commas.
 fn plain_argument(text: &str) -> String {
     let plain = |one: &str| {
         let first = one.split(['=', ' ']).next().unwrap_or_default();
-        first.trim_end_matches("...").trim_matches(['<', '>']).to_owned()
+        first.trim_end_matches("...").trim_matches(['<', '>', '[', ']']).to_owned()
     };
     text.split(", ").map(plain).collect::<Vec<_>>().join("`, `")
 }

@@ -71,7 +71,13 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
         }
     }
     let unfinished = secrets.iter().find(|entry| entry.pending.is_some());
-    let hint = unfinished.map(|entry| format!("vouchsafe rotate {} --resume {}", entry.name, setting.selection()));
+    let rotates = |entry: &Entry| {
+        let binding = setting.policy.secrets.iter().find(|(name, _)| name.as_str() == entry.name);
+        entry.is_due && binding.is_some_and(|(_, binding)| binding.rotate.is_some())
+    };
+    let due = secrets.iter().any(rotates).then(|| format!("vouchsafe rotate --due {}", setting.selection()));
+    let resume = unfinished.map(|entry| format!("vouchsafe rotate {} --resume {}", entry.name, setting.selection()));
+    let hint = resume.or(due);
     let report = Report {
         environment: setting.policy.environment.to_string(),
         service: setting.policy.service.as_ref().map(ToString::to_string),

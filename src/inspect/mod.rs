@@ -302,7 +302,7 @@ fn describe(entry: &mut Entry, found: &Fetched, binding: Option<&Binding>, now: 
 }
 
 /// The shorter of `max_age` and the rotation interval, and which one it is.
-fn age_limit(binding: &Binding) -> Option<(Duration, &'static str)> {
+pub(crate) fn age_limit(binding: &Binding) -> Option<(Duration, &'static str)> {
     let every = binding.rotate.as_ref().and_then(|rotation| rotation.every);
     let of = |limit: Option<Duration>, by| limit.map(|limit| (limit, by));
     of(binding.max_age, "max_age").into_iter().chain(of(every, "rotate.every")).min_by_key(|(limit, _)| *limit)

@@ -257,6 +257,14 @@ impl SealedFile for AgeFile<'_> {
     fn service(&self) -> Option<&ServiceName> {
         self.service
     }
+
+    fn store(&self) -> &StoreName {
+        self.name
+    }
+
+    fn path(&self) -> Result<&Path, StoreError> {
+        Ok(&self.store.path)
+    }
 }
 
 impl Rekey for AgeFile<'_> {

@@ -220,16 +220,25 @@ impl Document {
         Ok(number)
     }
 
-    /// The pending version becomes current, the current one previous. Answers the number that is now current.
+    /// The pending version becomes current, the current one previous. From `time` on it is written: how long it has been
+    /// used counts, not how long it lay there unproven. Answers the number that is now current.
     ///
     /// # Errors
     /// There is no pending version.
-    pub fn promote(&mut self, item: &ItemName) -> Result<u64, DocumentError> {
+    pub fn promote(&mut self, item: &ItemName, time: SystemTime) -> Result<u64, DocumentError> {
         let entry = self.item_mut(item)?;
         let pending = entry.pending.take().ok_or_else(|| DocumentError::NoPending(item.clone()))?;
         let number = pending.number;
-        entry.advance(pending);
+        entry.advance(Version { time: whole_second(time), ..pending });
         Ok(number)
+    }
+
+    /// Takes the previous version out.
+    ///
+    /// # Errors
+    /// There is no previous version.
+    pub fn drop_previous(&mut self, item: &ItemName) -> Result<Version, DocumentError> {
+        self.item_mut(item)?.previous.take().ok_or_else(|| DocumentError::NoPrevious(item.clone()))
     }
 
     /// Takes the pending version out. Its number is given again, since it was never anyone's.
@@ -383,7 +392,7 @@ impl Cause for DocumentError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Pending { .. } => {
-                Some("finish the rotation with the build that began it: this one has no `rotate`".to_owned())
+                Some("vouchsafe rotate --resume   # finishes the rotation, with the same policy".to_owned())
             }
             Self::TooManyNotes => Some("vouchsafe check   # says which: replace those values first".to_owned()),
             _ => None,

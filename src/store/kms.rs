@@ -241,6 +241,14 @@ impl SealedFile for KmsFile<'_> {
         self.service
     }
 
+    fn store(&self) -> &StoreName {
+        self.name
+    }
+
+    fn path(&self) -> Result<&Path, StoreError> {
+        self.store.path.as_deref().ok_or_else(|| self.not_offered("items: it has no `path`"))
+    }
+
     fn create_if_absent(&self, service: Option<&ServiceName>, deadline: Instant) -> Result<(), StoreError> {
         let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
         if path.symlink_metadata().is_ok() {

@@ -5,7 +5,8 @@
 //! - [`identity`]: age identities and recipients, and where they are read from;
 //! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
 //! - [`mod@write`]: putting a sealed file in place of another without loss; [`rekey`]: encrypting it anew;
-//! - [`sealed_file`]: what the stores that are such a file have in common;
+//! - [`sealed_file`]: what the stores that are such a file have in common; [`sealed_stages`]: their stages, and [`hold`]: who
+//!   moves them;
 //! - [`age`]: the `age` store on top of all these;
 //! - [`aws`]: what the stores of AWS have in common; [`ssm`], [`kms`]: those stores.
 //!
@@ -16,6 +17,7 @@ pub mod age;
 pub mod aws;
 pub mod document;
 pub mod header;
+pub mod hold;
 pub mod identity;
 pub mod kms;
 pub mod plain;
@@ -25,6 +27,7 @@ pub(crate) mod scratch;
 pub mod sealed;
 mod sealed_error;
 pub mod sealed_file;
+pub mod sealed_stages;
 pub mod ssm;
 pub mod stages;
 pub mod write;
@@ -262,9 +265,8 @@ impl Cause for StoreError {
             StoreErrorKind::Aws(error) => error.hint(),
             StoreErrorKind::Parameter(refusal) => refusal.hint(),
             StoreErrorKind::Sealed(error) => error.hint(),
-            StoreErrorKind::Held(_) => {
-                Some("wait until it is done; if that process is gone: vouchsafe rotate --resume".into())
-            }
+            // The command is the one that was refused; whoever ran it knows it and says so.
+            StoreErrorKind::Held(_) => None,
             StoreErrorKind::Moved { .. } => Some("look again: vouchsafe list".into()),
             StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => None,
         }

@@ -29,6 +29,8 @@ pub enum SealedErrorKind {
     Armor(&'static str),
     /// KMS, which holds its file key, failed.
     Aws(Box<AwsError>),
+    /// The change found nothing to write. Never shown: whoever makes such a change expects this.
+    CalledOff,
     /// The document does not take the change.
     Change(DocumentError),
     /// It could not be encrypted.
@@ -156,6 +158,7 @@ impl fmt::Display for SealedError {
         match &*self.kind {
             Kind::Aws(error) => write!(f, "`{path}`: {error}"),
             Kind::Armor(why) => write!(f, "the armor of `{path}` is damaged: {why}"),
+            Kind::CalledOff => write!(f, "`{path}`: there is nothing to write"),
             Kind::Change(error) => write!(f, "`{path}`: {error}"),
             Kind::Encrypt(why) => write!(f, "`{path}` cannot be encrypted: {why}"),
             Kind::Exists => write!(f, "`{path}` exists already"),

@@ -150,21 +150,7 @@ struct Place {
 
 impl Place {
     fn lock(path: &Path) -> Result<Self, Kind> {
-        let name =
-            path.file_name().ok_or_else(|| Kind::Io { doing: "write it", error: Errno::ISDIR.into() })?.to_owned();
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        checked_file::check_folder(parent)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(parent, flags, Mode::empty()).map_err(Kind::io("open its folder"))?;
-        // A sticky folder such as /tmp is safe above a store's folder, not as that folder: others can put names there.
-        let mode = rustix::fs::fstat(&folder).map_err(Kind::io("look at its folder"))?.st_mode & 0o7777;
-        if mode & 0o002 != 0 {
-            let kind = checked_file::FileErrorKind::Writable { at: parent.to_owned(), mode };
-            return Err(Kind::File(checked_file::FileError { path: path.to_owned(), kind }));
-        }
+        let (folder, name) = open_folder_of(path)?;
         wait_for_lock(&folder)?;
         let place = Self { folder, name };
         place.remove_leftovers()?;
@@ -228,6 +214,28 @@ impl Place {
         rustix::fs::fsync(&file).map_err(Kind::io("sync a temporary file in its folder"))?;
         Ok(temporary)
     }
+}
+
+/// The folder of a file that is going to be written, if nobody else can put names there, and the file's name in it.
+///
+/// # Errors
+/// Others could write the folder; a system call fails.
+pub(super) fn open_folder_of(path: &Path) -> Result<(OwnedFd, OsString), Kind> {
+    let name = path.file_name().ok_or_else(|| Kind::Io { doing: "write it", error: Errno::ISDIR.into() })?.to_owned();
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    checked_file::check_folder(parent)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(parent, flags, Mode::empty()).map_err(Kind::io("open its folder"))?;
+    // A sticky folder such as /tmp is safe above a store's folder, not as that folder: others can put names there.
+    let mode = rustix::fs::fstat(&folder).map_err(Kind::io("look at its folder"))?.st_mode & 0o7777;
+    if mode & 0o002 != 0 {
+        let kind = checked_file::FileErrorKind::Writable { at: parent.to_owned(), mode };
+        return Err(Kind::File(checked_file::FileError { path: path.to_owned(), kind }));
+    }
+    Ok((folder, name))
 }
 
 /// Owner first: changing it may take bits of the mode away (chown(2)).

@@ -166,6 +166,7 @@ fn help_and_errors_never_show_the_environment() {
         "remove",
         "history",
         "copy",
+        "rotate",
         "init",
         "audit",
         "policy",

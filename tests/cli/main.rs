@@ -33,6 +33,7 @@ mod prompt;
 mod reading;
 mod regressions;
 mod rekey;
+mod rotate;
 mod signals;
 mod transcripts;
 mod who_has;

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::harness::{Outcome, Scene};
 use crate::mask::Transcripts;
 use crate::rekey::{Team, pair, pair_named};
+use crate::rotate::rotating;
 
 /// A sealed scene with `TOKEN` written twice and `OTHER` once.
 pub fn lived_in() -> Scene {
@@ -149,7 +150,6 @@ fn rotation_policy_errors() {
         ("two roles that are one", postgres("admin = \"ADMIN_URL\", roles = [\"a\", \"a\"]")),
         ("two queries", postgres("admin = \"ADMIN_URL\", role = \"a\", check = \"SELECT 1; SELECT 2\"")),
         ("two rotations of one item", "A = { rotate = {} }\nB = { item = \"a\", rotate = {} }\n".into()),
-        ("a field of what is replaced", "A = { field = \"/x\", rotate = {} }\n".into()),
         ("a bundle over the item", "A = { rotate = {} }\n[[bundles]]\n".into()),
         ("what lies pending", "A = { rotate = { pending = \"separate\" } }\nB = { item = \"a.pending\" }\n".into()),
     ]
@@ -583,6 +583,54 @@ fn policies_compared() {
             ("no such policy", &diff(&["policy.toml", "absent.toml"], 121)),
         ],
     );
+}
+
+#[test]
+fn rotations() {
+    let scene = rotating();
+    let rotate = |words: &[&str], status| scene.verb(&[&["rotate"], words].concat()).expect_status(status);
+    let absent = Scene::sealed(&["PLAIN"]).and("[secrets.A]\nrotate = {}");
+    let held = rotating();
+    let note = b"{\"owner\":\"ann@one, process 7\",\"since\":\"1999-01-02T03:04:05Z\"}";
+    let lock = held.write_mode(".sealed.age.rotating", note, 0o600);
+    let lock = std::fs::OpenOptions::new().read(true).write(true).open(lock).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    theme(
+        "rotate",
+        &[
+            ("nothing is said", &rotate(&[], 2)),
+            ("a way back of nothing", &rotate(&["--rollback"], 2)),
+            ("a step of nothing", &rotate(&["--only-step", "apply"], 2)),
+            ("two ways", &rotate(&["--due", "--all"], 2)),
+            ("all and one", &rotate(&["--all", "A"], 2)),
+            ("a step that does not exist", &rotate(&["--only-step", "hunter2", "A"], 2)),
+            ("a name that is none", &rotate(&["hunter-2"], 2)),
+            ("not bound, and near", &rotate(&["AA"], 2)),
+            ("not rotated", &rotate(&["PLAIN"], 2)),
+            ("a glob that matches nothing", &rotate(&["X_*"], 2)),
+            ("a plan", &rotate(&["--all", "--dry-run"], 0)),
+            ("one", &rotate(&["A"], 0)),
+            ("all", &rotate(&["--all"], 0)),
+            ("nothing is due", &rotate(&["--due"], 0)),
+            ("a step that is not next", &rotate(&["--only-step", "promote", "A"], 2)),
+            ("a step", &rotate(&["--only-step", "create", "A"], 0)),
+            ("the same again", &rotate(&["--only-step", "create", "A"], 2)),
+            ("the plan to finish it", &rotate(&["--resume", "--dry-run"], 0)),
+            ("finished", &rotate(&["--resume"], 0)),
+            ("back", &rotate(&["--rollback", "A"], 0)),
+            ("back again", &rotate(&["--rollback", "A"], 0)),
+            ("back, where nothing was before", &{
+                set_once(&absent);
+                absent.verb(&["rotate", "--rollback", "A"]).expect_status(122)
+            }),
+            ("no store yet", &Scene::sealed(&[]).and("A = { rotate = {} }").verb(&["rotate", "A"]).expect_status(122)),
+            ("somebody else is at it", &held.verb(&["rotate", "--all"]).expect_status(122)),
+        ],
+    );
+}
+
+fn set_once(scene: &Scene) {
+    scene.verb_reading(&["set", "A"], b"first").expect_status(0);
 }
 
 /// No class of failure without a transcript, but for those that no command of this build can end in.

@@ -145,6 +145,26 @@ fn a_write_permit_covers_what_was_written_down() {
 }
 
 #[test]
+fn a_rotation_permit_covers_what_was_written_down() {
+    let folder = Folder::new();
+    let admin =
+        SecretNote { name: "ADMIN".into(), store: "files".into(), item: "admin".into(), ..SecretNote::default() };
+    let permit = folder.auditor().begin_rotation("to role `api`", &note("A"), &[admin]).unwrap();
+    let (store, item) = (StoreName::new("params").unwrap(), ItemName::new("/prod/api/a").unwrap());
+    assert!(permit.covers(&store, &item));
+    assert!(
+        !permit.covers(&StoreName::new("files").unwrap(), &ItemName::new("admin").unwrap()),
+        "that one is only read"
+    );
+    assert!(permit.covers_means(&VariableName::new("ADMIN").unwrap()));
+    assert!(!permit.covers_means(&VariableName::new("A").unwrap()));
+    let line = &lines(&folder.log())[0];
+    for part in ["rotation.started", "to role `api`", "\"item\":\"admin\",\"inject\":false"] {
+        assert!(line.contains(part), "{part} not in {line}");
+    }
+}
+
+#[test]
 fn every_event_has_its_own_word() {
     let words: std::collections::BTreeSet<_> = Event::ALL.iter().map(|event| event.word()).collect();
     assert_eq!(words.len(), Event::ALL.len());

@@ -231,7 +231,7 @@ proptest! {
             match step {
                 Step::Set => drop(document.set(&name, value, "me", at(1))),
                 Step::Stage => drop(document.stage_pending(&name, value, "me", at(1))),
-                Step::Promote => drop(document.promote(&name)),
+                Step::Promote => drop(document.promote(&name, SystemTime::UNIX_EPOCH)),
                 Step::Discard => drop(document.discard_pending(&name)),
                 Step::RollBack => drop(document.rollback(&name)),
                 Step::Remove => drop(document.remove(&name)),

@@ -41,17 +41,6 @@ pub(super) fn rotation(
     {
         context.findings.wrong(pending, "`pending` is for stores of type `ssm`");
     }
-    // Only a target that knows what the value looks like puts a new one into its place.
-    let kind = raw.apply.as_ref().and_then(|at| at.value.r#type.as_ref());
-    let is_postgres = kind.is_some_and(|at| at.value == ApplyType::Postgres);
-    if let Some(field) = &whose.raw.field
-        && !is_postgres
-    {
-        context
-            .findings
-            .wrong(field, "a new value would replace the whole item, so that nothing would be found at `field`")
-            .hint("put `rotate` on a secret without `field`; only `apply` of type `postgres` knows what is inside");
-    }
     Rotation {
         every: raw.every.as_ref().and_then(|at| context.duration(at, Zero::Refused)),
         generate: generate(raw.generate.as_ref(), whose, files, context),
