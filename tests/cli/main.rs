@@ -30,6 +30,7 @@ mod mask;
 mod output_schema;
 mod prompt;
 mod regressions;
+mod restart;
 mod signals;
 mod supervise;
 mod supervise_terminal;
