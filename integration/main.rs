@@ -38,6 +38,7 @@ mod postgres;
 mod recipes;
 mod rekey;
 mod rotate_faults;
+mod rotation_shows;
 mod sealed;
 mod signed;
 mod strace;
