@@ -74,5 +74,5 @@ fn of_two_rotators_of_parameters_one_wins() {
     let target = target(&aws.scene);
     let aws = aws.secrets(&format!("[secrets]\n{target}"));
     aws.fake.secure("/test/api/A", "first");
-    one_wins(&Place { scene: &aws.scene, policy: aws.policy() });
+    one_wins(&super::place_of_parameters(&aws, "A"));
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::aws::scene::AwsScene;
 use crate::harness::{Scene, wait};
 use crate::postgres::{Postgres, client};
 
@@ -24,6 +25,7 @@ const NAME: &str = "DATABASE_URL";
 struct Place<'a> {
     scene: &'a Scene,
     policy: String,
+    look: Box<dyn Fn() -> Versions + Sync + 'a>,
 }
 
 impl Place<'_> {
@@ -55,24 +57,13 @@ impl Place<'_> {
         Err(format!("{:?} {}", output.status, String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// The number of the current version, whether another one is pending, and how many there ever were.
+    /// What is in the store, seen without the binary under test.
     fn stages(&self) -> Versions {
-        let output = self.succeeds(&["history", NAME, "--json"]);
-        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let mut versions = Versions { current: 0, is_pending: false, newest: 0 };
-        for version in json["versions"].as_array().unwrap() {
-            let number = version["version"].as_u64().unwrap();
-            versions.newest = versions.newest.max(number);
-            match version["stage"].as_str() {
-                Some("current") => versions.current = number,
-                Some("pending") => versions.is_pending = true,
-                _ => {}
-            }
-        }
-        versions
+        (self.look)()
     }
 }
 
+/// The number of the current version, whether another one is pending, and the number of the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Versions {
     current: u64,
@@ -148,12 +139,12 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Waits until every login that was begun before has ended, and one that was begun since. The credential of the
-    /// rotation before the last one is taken away by the next: nobody may be on his way with it for that long.
+    /// Waits until every login that was begun before has ended. The next rotation takes the previous credential away: nobody
+    /// may be on his way with it for that long.
     fn turn_over(&self) {
         let mut polls = self.state.lock().unwrap();
         let seen = polls.begun;
-        while polls.begun == seen || polls.running.first().is_some_and(|oldest| *oldest <= seen) {
+        while polls.running.first().is_some_and(|oldest| *oldest < seen) {
             let (again, waited) = self.changed.wait_timeout(polls, Duration::from_secs(60)).unwrap();
             assert!(!waited.timed_out(), "nobody logs in any more");
             polls = again;
@@ -203,7 +194,36 @@ fn sealed(roles: &str, admin: &str, value: &str) -> Scene {
 
 fn place(scene: &Scene) -> Place<'_> {
     let policy = scene.write_policy().display().to_string();
-    Place { scene, policy }
+    let look = || {
+        let document = document(scene);
+        let item = &document["items"][NAME];
+        let number = |stage: &str| item[stage]["number"].as_u64();
+        let current = number("current").unwrap();
+        let newest = ["previous", "pending"].into_iter().filter_map(number).chain([current]).max().unwrap();
+        Versions { current, is_pending: number("pending").is_some(), newest }
+    };
+    Place { scene, policy, look: Box::new(look) }
+}
+
+/// The sealed file of a scene.
+fn document(scene: &Scene) -> Value {
+    let key = std::fs::read_to_string(scene.path("identity.key")).unwrap();
+    let identity: age::x25519::Identity = key.trim().parse().unwrap();
+    let plaintext = age::decrypt(&identity, &std::fs::read(scene.path("sealed.age")).unwrap()).unwrap();
+    serde_json::from_slice(&plaintext).unwrap()
+}
+
+fn place_of_parameters<'a>(aws: &'a AwsScene, name: &'a str) -> Place<'a> {
+    let look = move || {
+        let world = aws.fake.world();
+        let versions = &world.ssm.parameters[&format!("/test/api/{name}")].versions;
+        let newest = versions.last().unwrap().number;
+        let labelled = |label: &str| versions.iter().find(|one| one.labels.contains(label)).map(|one| one.number);
+        // Not adopted yet: the newest one is current.
+        let current = labelled("vouchsafe-current").unwrap_or(newest);
+        Versions { current, is_pending: newest > current, newest }
+    };
+    Place { scene: &aws.scene, policy: aws.policy(), look: Box::new(look) }
 }
 
 fn median(times: &mut [Duration]) -> Duration {
