@@ -250,7 +250,8 @@ pub(super) fn cross_check(
     for binding in secrets.values_mut() {
         if let Source::Item(item) = &mut binding.source
             && item.version.is_none()
-            && rotated.contains_key(&(item.store.clone(), item.item.clone()))
+            // What lies apart is never on the item itself, so its newest version is the current one.
+            && rotated.get(&(item.store.clone(), item.item.clone())).is_some_and(|rotated| !rotated.separate)
         {
             item.stage.get_or_insert(Stage::Current);
         }
