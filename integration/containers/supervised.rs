@@ -12,26 +12,16 @@ use crate::harness::Scene;
 /// `PLAIN` with `--supervise`.
 const IMAGE: &str = "supervised";
 
-/// The row of the tables, with its image built.
-pub fn mode(engine: &Engine) -> Option<Mode> {
-    build(engine).then_some(Mode { name: "supervise", image: IMAGE, flags: &[], has_init: true })
-}
+/// The row of the tables.
+pub const MODE: Mode = Mode { name: "supervise", image: IMAGE, flags: &[], has_init: true };
 
-/// Builds the image. False where this build has no `--supervise` yet.
-fn build(engine: &Engine) -> bool {
-    let help = engine.run(&["--entrypoint=/usr/local/bin/vouchsafe"], PLAIN, &["run", "--help"]);
-    if !help.out().contains("--supervise") {
-        return false;
-    }
+/// Builds the image.
+pub fn build(engine: &Engine) {
     let prefix = PREFIX.replace("\"run\",", "\"run\", \"--supervise\",");
     engine.derive(IMAGE, &format!("FROM {PLAIN}\nENTRYPOINT {prefix}\nCMD [\"/app\", \"wait\"]\n"));
-    true
 }
 
 pub fn as_strict_as_exec(engine: &Engine) {
-    if !build(engine) {
-        return;
-    }
     let identity = identity(engine);
     let restrictions = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none"];
     let flags = [&USER_FLAG[..], &restrictions, &[&identity]].concat();
@@ -51,9 +41,6 @@ pub fn as_strict_as_exec(engine: &Engine) {
 }
 
 pub fn the_status_is_the_childs(engine: &Engine) {
-    if !build(engine) {
-        return;
-    }
     let identity = identity(engine);
     for status in [0, 1, 7, 120, 125, 255] {
         engine.run(&[&identity], IMAGE, &["/app", "exit", &status.to_string()]).expect_status(status);
@@ -69,9 +56,6 @@ pub fn the_status_is_the_childs(engine: &Engine) {
 
 /// One record more than in exec mode, in the same chain.
 pub fn the_end_is_written_down(engine: &Engine) {
-    if !build(engine) {
-        return;
-    }
     let outcome = engine.run(&[&identity(engine)], IMAGE, &["/app", "exit", "7"]).expect_status(7);
     let events: Vec<serde_json::Value> =
         outcome.err().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -88,9 +72,6 @@ const RESTART: &str = "[run]\nmode = \"supervise\"\nwatch = \"200ms\"\nsplay = \
 /// Three replicas that look by themselves: after a rotation all have the new value, and never were all of them down.
 pub fn three_replicas_and_a_rotation(engine: &Engine) {
     const ROTATED: &str = "canary-after-the-rotation-2b6e";
-    if !build(engine) {
-        return;
-    }
     let scene = Scene::new();
     scene.store(&[("DB_PASSWORD", CANARY)]);
     let folder = scene.path("policies");
