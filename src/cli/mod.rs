@@ -320,7 +320,7 @@ pub enum Policy {
         /// The policy file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// The host file whose [trust] counts. Default: /etc/vouchsafe/host.toml.
+        /// The host file whose `[trust]` counts. Default: /etc/vouchsafe/host.toml.
         #[arg(long, value_name = "FILE")]
         host: Option<PathBuf>,
     },
