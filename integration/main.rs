@@ -1,5 +1,5 @@
 //! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS.
+//! double of our own and as moto, TLS, PostgreSQL, MariaDB.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -30,7 +30,9 @@ mod generate;
 mod harness;
 mod held;
 mod leaks;
+mod mariadb;
 mod other_uids;
+mod postgres;
 mod rekey;
 mod rotate_faults;
 mod sealed;

@@ -15,5 +15,5 @@ pub mod namespace;
 mod reads;
 mod rekey;
 mod scene;
-mod tls;
+pub mod tls;
 mod writes;

@@ -171,7 +171,7 @@ impl From<StoreFault> for TargetError {
 }
 
 fn refusal(problem: &str) -> TargetError {
-    TargetError { problem: problem.into(), hint: None, is_unsettled: false }
+    TargetError::new(problem)
 }
 
 fn moved_here() -> StoreError {
@@ -339,6 +339,8 @@ impl Journal for Notes {
         self.steps.push(step.word().to_owned());
         Ok(())
     }
+
+    fn remarks(&mut self, _lines: &[String]) {}
 
     fn failed(&mut self, step: Step, _error: &Error) -> Result<(), Error> {
         self.steps.push(format!("{} failed", step.word()));

@@ -7,8 +7,10 @@
 //! - [`rotate`]: the command; `select`: which items it means;
 //! - [`step`]: what comes next, pure; [`drive`]: one item, step by step; [`value`]: one field of a value;
 //! - `means`: what a rotation needs besides the value; `report`: what it writes down and says; [`stuck`]: its errors;
-//! - [`mod@generate`]: what makes a new value; [`target`]: what a rotated credential is for, and the steps there.
+//! - [`mod@generate`]: what makes a new value; [`target`]: what a rotated credential is for, and the steps there; [`apply`]:
+//!   PostgreSQL, a program of the operator's.
 
+pub mod apply;
 pub mod drive;
 pub mod generate;
 mod means;
@@ -27,6 +29,8 @@ use std::time::{Instant, SystemTime};
 pub(crate) use means::names_of as means_of;
 pub use report::Progress;
 
+use self::apply::command::CommandTarget;
+use self::apply::postgres::PostgresTarget;
 use self::drive::Rotating;
 use self::generate::generate;
 use self::means::Means;
@@ -44,6 +48,7 @@ use crate::name::{StoreName, VariableName, escape, show};
 use crate::policy::model::{Apply, Generate, Roles, Rotation};
 use crate::secret::Secret;
 use crate::setting::Setting;
+use crate::store::StoreErrorKind;
 use crate::store::stages::{Holder, Stages};
 use crate::{caller, change, cli, output, sys};
 
@@ -132,8 +137,7 @@ impl<'s> Run<'s, '_> {
                 Err(error) => Err((error, false)),
             };
             if let Err((error, is_begun)) = done {
-                let is_slow = error.class() == Class::Store && start.elapsed() >= self.setting.policy.run.deadline;
-                if error.class() == Class::Busy || is_slow {
+                if error.class() == Class::Store && start.elapsed() >= self.setting.policy.run.deadline {
                     self.refused.insert(&candidate.item.store);
                 }
                 self.note_failure(candidate.name, error, is_begun);
@@ -157,10 +161,14 @@ impl<'s> Run<'s, '_> {
         let public = RefCell::new(None);
         let mut scribe = Scribe::new(&mut self.auditor, setting, note, (intent, self.options.json), &public);
         let (means, holder, author) = (&mut self.means, &self.holder, &self.author);
+        let mut is_held = false;
         let outcome = opened(&mut self.stores, setting, &item.store).and_then(|store| {
-            store.hold(holder, setting.deadline())?;
+            if let Err(error) = store.hold(holder, setting.deadline()) {
+                is_held = matches!(error.kind, StoreErrorKind::Held(_));
+                return Err(error.into());
+            }
             means.fetch(setting, &permit, &names)?;
-            let mut target = open_target(rotation)?;
+            let mut target = open_target(setting, candidate, means)?;
             let rotating = Rotating {
                 permit: &permit,
                 store_name: &item.store,
@@ -168,7 +176,7 @@ impl<'s> Run<'s, '_> {
                 target: &mut *target,
                 item: &candidate.staged_item(),
                 view: View::of(item.field.as_ref(), &rotation.apply),
-                fresh: &mut || new_value(rotation, &public),
+                fresh: &mut || new_value(setting, candidate, means, &public),
                 rules: candidate.rules(),
                 holder,
                 author,
@@ -182,6 +190,9 @@ impl<'s> Run<'s, '_> {
         self.has_said |= scribe.has_said;
         self.signal = scribe.signal;
         self.means.forget(policy, &item.store, &item.item);
+        if is_held {
+            self.refused.insert(&item.store);
+        }
         outcome.map(drop).map_err(|error| (error, scribe.is_begun))
     }
 
@@ -314,22 +325,43 @@ fn opened<'r, 's>(
     }
 }
 
-fn open_target(rotation: &Rotation) -> Result<Box<dyn Target>, Error> {
-    match &rotation.apply {
-        Apply::None => Ok(Box::new(NoTarget)),
-        Apply::Command(_) => Err(Failure::Unsupported("`apply` of type `command`").into()),
-        Apply::Postgres(_) => Err(Failure::Unsupported("`apply` of type `postgres`").into()),
-    }
+fn open_target<'s>(
+    setting: &'s Setting<'_>,
+    Candidate { name, rotation, .. }: &Candidate<'s>,
+    means: &Means,
+) -> Result<Box<dyn Target + 's>, Error> {
+    Ok(match &rotation.apply {
+        Apply::None => Box::new(NoTarget),
+        Apply::Command(program) => {
+            let needs = means.of(&program.needs)?;
+            Box::new(CommandTarget::new(program, name, &setting.policy.environment, needs)?)
+        }
+        Apply::Postgres(postgres) => {
+            let admin = means.get(&postgres.admin).ok_or(Failure::NotCovered)?.duplicate();
+            Box::new(PostgresTarget::new(postgres, admin, &setting.host.network, setting.deadline())?)
+        }
+    })
 }
 
-fn new_value(rotation: &Rotation, public: &RefCell<Option<String>>) -> Result<Secret, Error> {
+fn new_value(
+    setting: &Setting<'_>,
+    Candidate { name, rotation, .. }: &Candidate<'_>,
+    means: &Means,
+    public: &RefCell<Option<String>>,
+) -> Result<Secret, Error> {
     match &rotation.generate {
         Generate::Random(what) => {
             let generated = generate(what)?;
             public.replace(generated.public);
             Ok(generated.value)
         }
-        Generate::Command(_) => Err(Failure::Unsupported("`generate` of type `command`").into()),
+        Generate::Command(program) => {
+            let needs = means.of(&program.needs)?;
+            let mut maker = CommandTarget::new(program, name, &setting.policy.environment, needs)?;
+            let made = maker.generate();
+            report::remark(name.as_str(), &maker.remarks());
+            Ok(made?)
+        }
     }
 }
 

@@ -48,8 +48,6 @@ pub enum Failure {
     NotCovered,
     /// There is no way from here.
     Stuck(Stuck),
-    /// The schema has it, this build does not.
-    Unsupported(&'static str),
 }
 
 impl fmt::Display for Failure {
@@ -57,7 +55,6 @@ impl fmt::Display for Failure {
         match self {
             Self::NotCovered => write!(f, "the audit record does not cover this rotation"),
             Self::Stuck(stuck) => stuck.fmt(f),
-            Self::Unsupported(what) => write!(f, "{what} is not supported in this build"),
         }
     }
 }
@@ -66,7 +63,6 @@ impl Cause for Failure {
     fn class(&self) -> Class {
         match self {
             Self::NotCovered => Class::Internal,
-            Self::Unsupported(_) => Class::Unsupported,
             Self::Stuck(Stuck::NotNext { .. }) => Class::Usage,
             Self::Stuck(Stuck::Absent | Stuck::FirstVersion | Stuck::NoPrevious) => Class::Missing,
         }
@@ -79,7 +75,7 @@ impl Cause for Failure {
             Self::Stuck(Stuck::NotNext { next, .. }) => {
                 Some(format!("vouchsafe rotate --only-step {} NAME", next.word()))
             }
-            Self::NotCovered | Self::Stuck(Stuck::NoPrevious) | Self::Unsupported(_) => None,
+            Self::NotCovered | Self::Stuck(Stuck::NoPrevious) => None,
         }
     }
 }
