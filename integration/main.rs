@@ -1,5 +1,5 @@
 //! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS, PostgreSQL, MariaDB.
+//! double of our own and as moto, TLS, PostgreSQL, MariaDB, the units for systemd, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -22,6 +22,7 @@ mod age_interop;
 mod audit_faults;
 mod aws;
 mod crowd;
+mod deploy;
 mod empty_root;
 mod faults;
 mod full_disk;
@@ -31,8 +32,10 @@ mod harness;
 mod held;
 mod leaks;
 mod mariadb;
+mod namespaces;
 mod other_uids;
 mod postgres;
+mod recipes;
 mod rekey;
 mod rotate_faults;
 mod sealed;

@@ -126,7 +126,9 @@ impl Class {
             Self::Busy => "somebody else rotates",
             Self::Denied => "the policy does not grant it",
             Self::Differences => "`policy diff`: the policies differ",
-            Self::Due => "`check`: something is due, missing or incomplete; `rekey`: something is left to do",
+            Self::Due => {
+                "`check`: something is due, missing or incomplete; `rotate`, `rekey`: something is left to do; `audit who-has --stale`: an old version is still held"
+            }
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",
             Self::Incomplete => "`audit verify`: records are missing",

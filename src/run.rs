@@ -41,7 +41,7 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
         cli::Command::Copy(options) => change::copy(&options, &parent),
         cli::Command::Rotate(options) => rotate::rotate(&options, &parent),
         cli::Command::Init(options) => init::init(&options, &parent),
-        cli::Command::Audit(command) => audit_log::audit(&command),
+        cli::Command::Audit(command) => audit_log::audit(&command, &parent),
         cli::Command::Policy(command) => lint::policy(&command, &parent),
         cli::Command::Completions { shell } => output::print(&manual::completions(shell)),
         cli::Command::Man => output::print(&manual::manual()),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::audit_log::Verification;
+use crate::audit_log::{Holding, PrincipalReport, Verification};
 use crate::explain::Explanation;
 use crate::inspect::{History, Listing, Report};
 use crate::lint::Differences;
@@ -14,7 +14,9 @@ use crate::rotate::Progress;
 pub fn output_schema() -> Value {
     let mut generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
     let commands = [
+        ("audit-report", generator.subschema_for::<PrincipalReport>()),
         ("audit-verify", generator.subschema_for::<Verification>()),
+        ("audit-who-has", generator.subschema_for::<Holding>()),
         ("check", generator.subschema_for::<Report>()),
         ("explain", generator.subschema_for::<Explanation>()),
         ("history", generator.subschema_for::<History>()),

@@ -342,7 +342,7 @@ fn unsupported(name: &StoreName, kind: &'static str) -> Error {
 
 /// There is no option for its place: what it says binds whoever runs the wrapper. No host file, no rules of the host; but
 /// one that is there and cannot be read might have had some.
-fn load_host_file() -> Result<HostFile, Error> {
+pub(crate) fn load_host_file() -> Result<HostFile, Error> {
     load_host_file_at(Path::new(HOST_FILE))
 }
 

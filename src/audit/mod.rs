@@ -5,10 +5,10 @@
 //! rotates asks for them, so code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`]
 //! has no place for one.
 //!
-//! - `event`, `record`, `json`: the words and the line; `actor`: who acts;
+//! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
-//! - [`mod@verify`], [`mod@show`]: reading them.
+//! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
 //!
 //! The format is specified in `docs/spec/audit-record.md`.
 #![forbid(unsafe_code)]
@@ -19,20 +19,22 @@ mod error;
 mod event;
 mod head;
 mod json;
+mod process;
+pub mod read;
 mod record;
-pub mod show;
 mod sink_file;
 mod sink_stream;
 pub mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::SystemTime;
 
 pub use actor::Actor;
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
+pub use process::ProcessIdentity;
 
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;

@@ -308,6 +308,12 @@ struct ActorEntry<'a> {
     host: Cut<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container_id: Option<Cut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_id: Option<Cut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid_namespace: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_ticks: Option<u64>,
 }
 
 impl<'a> From<&'a Actor> for ActorEntry<'a> {
@@ -323,6 +329,9 @@ impl<'a> From<&'a Actor> for ActorEntry<'a> {
             tty: actor.tty.as_deref().map(|tty| Cut(tty, 64)),
             host: Cut(&actor.host, 128),
             container_id: actor.container_id.as_deref().map(|id| Cut(id, 128)),
+            boot_id: actor.process.boot_id.as_deref().map(|id| Cut(id, 64)),
+            pid_namespace: actor.process.pid_namespace,
+            start_ticks: actor.process.start_ticks,
         }
     }
 }

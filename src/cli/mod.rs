@@ -4,6 +4,7 @@
 //! `--help`. Its error messages are rewritten, because they cite what was typed, and a secret typed in the wrong place must
 //! not end up on a terminal that is recorded, or in a log of CI.
 
+mod audit;
 mod rekey;
 mod rotate;
 mod usage;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use audit::{Audit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas};
 pub use rekey::Rekey;
 pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;
@@ -277,32 +279,6 @@ pub struct Init {
     /// as root /var/log/vouchsafe/{uid}.jsonl.
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-}
-
-/// `vouchsafe audit`.
-#[derive(Debug, Subcommand)]
-pub enum Audit {
-    /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
-    Verify {
-        /// The log files, oldest first.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// The beginning of the log was removed on purpose: its chain may start anywhere.
-        #[arg(long)]
-        anywhere: bool,
-        /// One JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// The records as a table.
-    Show {
-        /// The log files, oldest first.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// The records as they are, one JSON object on each line.
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 /// `vouchsafe policy`.

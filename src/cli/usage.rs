@@ -8,7 +8,8 @@ use std::fmt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::definition;
+use super::{GLOB_RULE, definition};
+use crate::audit::read::{Wanted, When};
 use crate::error::{Cause, Class, suggest};
 use crate::name::{LABEL_RULE, VARIABLE_RULE, escape};
 
@@ -93,7 +94,10 @@ impl UsageError {
             ErrorKind::ValueValidation if argument.contains("ENVIRONMENT") || argument.contains("SERVICE") => {
                 Some(LABEL_RULE.into())
             }
+            ErrorKind::ValueValidation if argument.contains("NAME[@VERSION]") => Some(Wanted::RULE.into()),
             ErrorKind::ValueValidation if argument.contains("NAME") => Some(VARIABLE_RULE.into()),
+            ErrorKind::ValueValidation if argument.contains("WHEN") => Some(When::RULE.into()),
+            ErrorKind::ValueValidation if argument.contains("GLOB") => Some(GLOB_RULE.into()),
             _ => None,
         };
         let argument = escape(&plain_argument(&argument));

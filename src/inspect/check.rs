@@ -62,9 +62,22 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
             findings.push(format!("`{}` is missing ({})", entry.name, entry.source));
         }
         if entry.is_due {
-            findings.push(format!("`{}` is due since {}", entry.name, entry.due.as_deref().unwrap_or("long ago")));
+            let by = entry.due_by.as_ref().map(|by| format!(", by `{by}`")).unwrap_or_default();
+            findings.push(format!("`{}` is due since {}{by}", entry.name, entry.due.as_deref().unwrap_or("long ago")));
+        }
+        if let Some(pending) = &entry.pending {
+            let since = pending.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+            findings.push(format!("the rotation of `{}` is unfinished{since}", entry.name));
         }
     }
+    let unfinished = secrets.iter().find(|entry| entry.pending.is_some());
+    let rotates = |entry: &Entry| {
+        let binding = setting.policy.secrets.iter().find(|(name, _)| name.as_str() == entry.name);
+        entry.is_due && binding.is_some_and(|(_, binding)| binding.rotate.is_some())
+    };
+    let due = secrets.iter().any(rotates).then(|| format!("vouchsafe rotate --due {}", setting.selection()));
+    let resume = unfinished.map(|entry| format!("vouchsafe rotate {} --resume {}", entry.name, setting.selection()));
+    let hint = resume.or(due);
     let report = Report {
         environment: setting.policy.environment.to_string(),
         service: setting.policy.service.as_ref().map(ToString::to_string),
@@ -87,15 +100,7 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     match failures.into_iter().next() {
         Some(failure) => Err(failure),
         None if report.ok => Ok(()),
-        None => {
-            let rotates = |entry: &Entry| {
-                let binding = setting.policy.secrets.iter().find(|(name, _)| name.as_str() == entry.name);
-                entry.is_due && binding.is_some_and(|(_, binding)| binding.rotate.is_some())
-            };
-            let command =
-                report.secrets.iter().any(rotates).then(|| format!("vouchsafe rotate --due {}", setting.selection()));
-            Err(Findings(report.findings.len(), command).into())
-        }
+        None => Err(Findings { count: report.findings.len(), hint }.into()),
     }
 }
 
@@ -126,11 +131,14 @@ fn file_findings(policy: &Policy) -> Vec<String> {
 
 /// Something is due, missing or incomplete.
 #[derive(Debug)]
-struct Findings(usize, Option<String>);
+struct Findings {
+    count: usize,
+    hint: Option<String>,
+}
 
 impl std::fmt::Display for Findings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", output::count(self.0 as u64, "finding"))
+        write!(f, "{}", output::count(self.count as u64, "finding"))
     }
 }
 
@@ -140,6 +148,6 @@ impl Cause for Findings {
     }
 
     fn hint(&self) -> Option<String> {
-        self.1.clone()
+        self.hint.clone()
     }
 }

@@ -5,7 +5,7 @@
 //! - [`model`]: the types;
 //! - [`pattern`], [`template`]: the two small languages inside;
 //! - [`reserved`]: names that a secret may not be bound to;
-//! - [`eval`]: the decision, pure;
+//! - [`eval`]: the decision, pure; [`mod@reach`]: what a user could be granted at all;
 //! - [`diff`]: what changes between two policies, in words;
 //! - [`trust`]: signatures, before anything is parsed;
 //! - [`schema`]: what editors know of a policy.
@@ -18,6 +18,7 @@ pub mod file;
 pub mod locate;
 pub mod model;
 pub mod pattern;
+pub mod reach;
 pub mod reserved;
 pub mod schema;
 pub mod template;

@@ -37,9 +37,6 @@ pub trait Journal {
     /// # Errors
     /// A sink did not take the record.
     fn failed(&mut self, step: Step, error: &Error) -> Result<(), Error>;
-
-    /// What the target has to say to a person, after each step.
-    fn remarks(&mut self, lines: &[String]);
 }
 
 /// An item and all that its rotation needs.
@@ -82,7 +79,6 @@ impl Rotating<'_> {
         while let Next::Do(step) = self.next(&state, intent)? {
             journal.before(step)?;
             let done = self.take(step, &state, &mut values);
-            journal.remarks(&self.target.remarks());
             match done {
                 Ok(answer) => {
                     journal.after(step, answer)?;

@@ -340,8 +340,6 @@ impl Journal for Notes {
         Ok(())
     }
 
-    fn remarks(&mut self, _lines: &[String]) {}
-
     fn failed(&mut self, step: Step, _error: &Error) -> Result<(), Error> {
         self.steps.push(format!("{} failed", step.word()));
         Ok(())
@@ -360,6 +358,7 @@ fn permit_for(name: &str) -> RotationPermit {
         tty: None,
         host: "host".into(),
         container_id: None,
+        process: crate::audit::ProcessIdentity::default(),
     };
     let environment = EnvironmentName::new("prod").unwrap();
     let context = Context { actor, environment, service: None, policy_digest: "0".into(), command: None };

@@ -86,15 +86,6 @@ impl Means {
         self.0.get(name)
     }
 
-    /// The values of these bindings, for a program's environment.
-    pub(super) fn of(&self, names: &[VariableName]) -> Result<Vec<(VariableName, Secret)>, Error> {
-        let one = |name: &VariableName| {
-            let value = self.get(name).ok_or(Failure::NotCovered)?;
-            Ok((name.clone(), value.duplicate()))
-        };
-        names.iter().map(one).collect()
-    }
-
     /// Forgets what is made of an item, because that has another value now.
     pub(super) fn forget(&mut self, policy: &Policy, store: &StoreName, item: &ItemName) {
         let is_of =

@@ -6,11 +6,13 @@
 //!
 //! - [`rotate`]: the command; `select`: which items it means;
 //! - [`step`]: what comes next, pure; [`drive`]: one item, step by step; [`value`]: one field of a value;
-//! - `means`: what a rotation needs besides the value; `report`: what it writes down and says; [`stuck`]: its errors;
-//! - [`mod@generate`]: what makes a new value; [`target`]: what a rotated credential is for, and the steps there; [`apply`]:
-//!   PostgreSQL, a program of the operator's.
+//! - `bind`: from the policy's words to target and generator; `means`: what a rotation needs besides the value;
+//! - `report`: what it writes down and says; [`stuck`]: its errors;
+//! - [`apply`]: targets: PostgreSQL, a program of the operator's;
+//! - [`mod@generate`]: what makes a new value; [`target`]: what a rotated credential is for, and the steps there.
 
 pub mod apply;
+mod bind;
 pub mod drive;
 pub mod generate;
 mod means;
@@ -29,16 +31,12 @@ use std::time::{Instant, SystemTime};
 pub(crate) use means::names_of as means_of;
 pub use report::Progress;
 
-use self::apply::command::CommandTarget;
-use self::apply::postgres::PostgresTarget;
 use self::drive::Rotating;
-use self::generate::generate;
 use self::means::Means;
 use self::report::Scribe;
 use self::select::{Candidate, Wish, candidates, wish};
 use self::step::{Intent, State, Step};
 use self::stuck::{Failure, Interrupted, Unfinished, listed};
-use self::target::{NoTarget, Target};
 use self::value::View;
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::{Class, Error};
@@ -46,7 +44,6 @@ use crate::inject::ParentEnv;
 use crate::inspect::{describe_source, note_of};
 use crate::name::{StoreName, VariableName, escape, show};
 use crate::policy::model::{Apply, Generate, Roles, Rotation};
-use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::StoreErrorKind;
 use crate::store::stages::{Holder, Stages};
@@ -161,6 +158,7 @@ impl<'s> Run<'s, '_> {
         let public = RefCell::new(None);
         let mut scribe = Scribe::new(&mut self.auditor, setting, note, (intent, self.options.json), &public);
         let (means, holder, author) = (&mut self.means, &self.holder, &self.author);
+        // The store is; a target that somebody else is at keeps no other secret from being rotated.
         let mut is_held = false;
         let outcome = opened(&mut self.stores, setting, &item.store).and_then(|store| {
             if let Err(error) = store.hold(holder, setting.deadline()) {
@@ -168,7 +166,8 @@ impl<'s> Run<'s, '_> {
                 return Err(error.into());
             }
             means.fetch(setting, &permit, &names)?;
-            let mut target = open_target(setting, candidate, means)?;
+            let means = &*means;
+            let mut target = bind::target(setting, name, rotation, means)?;
             let rotating = Rotating {
                 permit: &permit,
                 store_name: &item.store,
@@ -176,14 +175,16 @@ impl<'s> Run<'s, '_> {
                 target: &mut *target,
                 item: &candidate.staged_item(),
                 view: View::of(item.field.as_ref(), &rotation.apply),
-                fresh: &mut || new_value(setting, candidate, means, &public),
+                fresh: &mut || bind::new_value(setting, name, rotation, means, &public),
                 rules: candidate.rules(),
                 holder,
                 author,
                 now: &SystemTime::now,
                 deadline: &|| setting.deadline(),
             };
-            rotating.run(intent, &mut scribe)
+            let outcome = rotating.run(intent, &mut scribe);
+            bind::remark(&mut *target);
+            outcome
         });
         let outcome = outcome.map_err(|error| scribe.fail(error));
         scribe.end(outcome.is_ok());
@@ -322,46 +323,6 @@ fn opened<'r, 's>(
     match stores.entry(name) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => Ok(entry.insert(setting.open_stages(name)?)),
-    }
-}
-
-fn open_target<'s>(
-    setting: &'s Setting<'_>,
-    Candidate { name, rotation, .. }: &Candidate<'s>,
-    means: &Means,
-) -> Result<Box<dyn Target + 's>, Error> {
-    Ok(match &rotation.apply {
-        Apply::None => Box::new(NoTarget),
-        Apply::Command(program) => {
-            let needs = means.of(&program.needs)?;
-            Box::new(CommandTarget::new(program, name, &setting.policy.environment, needs)?)
-        }
-        Apply::Postgres(postgres) => {
-            let admin = means.get(&postgres.admin).ok_or(Failure::NotCovered)?.duplicate();
-            Box::new(PostgresTarget::new(postgres, admin, &setting.host.network, setting.deadline())?)
-        }
-    })
-}
-
-fn new_value(
-    setting: &Setting<'_>,
-    Candidate { name, rotation, .. }: &Candidate<'_>,
-    means: &Means,
-    public: &RefCell<Option<String>>,
-) -> Result<Secret, Error> {
-    match &rotation.generate {
-        Generate::Random(what) => {
-            let generated = generate(what)?;
-            public.replace(generated.public);
-            Ok(generated.value)
-        }
-        Generate::Command(program) => {
-            let needs = means.of(&program.needs)?;
-            let mut maker = CommandTarget::new(program, name, &setting.policy.environment, needs)?;
-            let made = maker.generate();
-            report::remark(name.as_str(), &maker.remarks());
-            Ok(made?)
-        }
     }
 }
 

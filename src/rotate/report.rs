@@ -137,13 +137,6 @@ impl Progress {
     }
 }
 
-/// What a target has to say besides, on standard error.
-pub(super) fn remark(name: &str, lines: &[String]) {
-    for line in lines {
-        output::complain(&format!("vouchsafe: `{name}`: {line}\n")).unwrap_or_default();
-    }
-}
-
 /// What is printed goes along; a rotation does not stop halfway because nobody reads.
 fn print(text: &str) {
     output::print(text).unwrap_or_default();
@@ -189,10 +182,6 @@ fn words_for(step: Step, answer: Answer, at: Option<At>) -> String {
 }
 
 impl Journal for Scribe<'_, '_> {
-    fn remarks(&mut self, lines: &[String]) {
-        remark(&self.note.name, lines);
-    }
-
     fn before(&mut self, step: Step) -> Result<(), Error> {
         if let Some(signal) = sys::noted_signal() {
             self.signal = Some(signal);

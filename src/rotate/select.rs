@@ -59,7 +59,7 @@ impl Wish {
 
 fn is_due(binding: &Binding, state: &State, now: SystemTime) -> bool {
     let written = state.staged.current.as_ref().and_then(|note| note.time);
-    age_limit(binding).zip(written).is_some_and(|(limit, written)| is_expired(written, limit, now))
+    age_limit(binding).zip(written).is_some_and(|((limit, _), written)| is_expired(written, limit, now))
 }
 
 /// What the command line wants, if it says so in one way.

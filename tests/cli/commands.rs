@@ -4,8 +4,12 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
+use vouchsafe::name::{EnvironmentName, ItemName};
+use vouchsafe::secret::Secret;
+use vouchsafe::store::document::Document;
+
 use crate::harness::{Scene, wait};
-use crate::hostile_names::write_document;
+use crate::hostile_names::{write_document, write_plaintext};
 
 /// What a child sees of a variable, byte for byte.
 fn value_of(scene: &Scene, name: &str) -> Vec<u8> {
@@ -246,6 +250,44 @@ fn check_says_what_is_due_and_run_refuses_where_it_shall() {
     refused.verb_reading(&["set", "A"], b"new").expect_status(0);
     refused.verb(&["check"]).expect_status(0);
     refused.run(&["true"]).expect_status(0);
+}
+
+/// The earlier one of the two limits counts, and says which it is; a rotation that was left in the middle is told of.
+#[test]
+fn what_is_overdue_and_what_is_unfinished() {
+    let ago = |days: u64| SystemTime::now() - Duration::from_secs(days * 86_400);
+    let scene = Scene::sealed(&[]).policy(
+        "[secrets]\nA = { max_age = \"30d\", rotate = { every = \"10d\" } }\nB = { max_age = \"30d\", rotate = { every = \"90d\" } }\n\
+         C = { rotate = {} }\nD = {}\n",
+    );
+    let name = |text: &str| ItemName::new(text).unwrap();
+    let secret = || Secret::new(b"x".to_vec());
+    let mut document = Document::new(EnvironmentName::new("test").unwrap(), None);
+    for (item, days) in [("A", 15), ("B", 15), ("C", 15), ("D", 15)] {
+        document.set(&name(item), secret(), "somebody", ago(days)).unwrap();
+    }
+    document.stage_pending(&name("C"), secret(), "somebody", ago(2)).unwrap();
+    write_plaintext(&scene, document.to_plaintext());
+    let outcome = scene.verb(&["list", "--json"]).expect_status(0);
+    crate::output_schema::conforms("list", &outcome);
+    let listing: serde_json::Value = serde_json::from_str(outcome.out()).unwrap();
+    let entry = |at: usize, field: &str| listing["secrets"][at][field].clone();
+    let row = |at| serde_json::json!([entry(at, "due_by"), entry(at, "is_due"), entry(at, "overdue_days")]);
+    assert_eq!(row(0), serde_json::json!(["rotate.every", true, 5]));
+    assert_eq!(row(1), serde_json::json!(["max_age", false, null]));
+    assert_eq!(entry(2, "pending")["version"], 2);
+    let since = humantime::format_rfc3339_seconds(ago(2)).to_string();
+    assert_eq!(entry(2, "pending")["since"].as_str().unwrap()[..16], since[..16]);
+    assert_eq!((entry(2, "version"), entry(3, "pending")), (1.into(), serde_json::Value::Null));
+    let outcome = scene.verb(&["list"]).expect_status(0);
+    for part in ["C     ok     files:C  1        current, 2 pending  15d", "Z, 5d overdue\n"] {
+        assert!(outcome.out().contains(part), "{part} is not in {}", outcome.out());
+    }
+    let outcome = scene.verb(&["check"]).expect_status(10);
+    let (out, err) = (outcome.out(), outcome.err());
+    assert!(out.contains("\n`A` is due since ") && out.contains(", by `rotate.every`\n"), "{out}");
+    assert!(out.contains(&format!("\nthe rotation of `C` is unfinished since {}", &since[..16])), "{out}");
+    assert!(err.contains("2 findings\nhint: vouchsafe rotate C --resume --policy /"), "{err}");
 }
 
 #[test]

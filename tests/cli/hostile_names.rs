@@ -20,7 +20,7 @@ pub fn write_document(scene: &Scene, items: &[(&str, &str, SystemTime)]) {
     write_plaintext(scene, document.to_plaintext());
 }
 
-fn write_plaintext(scene: &Scene, plaintext: Secret) {
+pub fn write_plaintext(scene: &Scene, plaintext: Secret) {
     let recipient: age::x25519::Recipient = scene.recipient().parse().unwrap();
     let bytes = sealed::encrypt(&plaintext, [&recipient as &dyn age::Recipient]);
     scene.write("sealed.age", &bytes.unwrap_or_else(|_| panic!("does not encrypt")));

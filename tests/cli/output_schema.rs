@@ -23,7 +23,7 @@ fn the_committed_schema_is_what_the_types_say() {
 }
 
 #[track_caller]
-fn conforms(command: &str, outcome: &Outcome) {
+pub fn conforms(command: &str, outcome: &Outcome) {
     let mut schema = committed();
     // Nothing unknown may be printed here, though later versions may add fields.
     for (_, definition) in schema["$defs"].as_object_mut().unwrap() {
@@ -60,6 +60,12 @@ fn what_is_printed_conforms() {
     team.scene.write("sealed.age", b"damaged");
     conforms("rekey", &team.scene.verb(&["rekey", "--json"]).expect_status(122));
     conforms("audit-verify", &scene.vouchsafe(&["audit", "verify", "--json", "audit.jsonl"]).expect_status(0));
+    let got = lived_in();
+    got.run(&["true"]).expect_status(0);
+    let report = ["audit", "report", "--principal", "0", "--since", "1h", "--json"];
+    conforms("audit-report", &got.verb(&report).expect_status(0));
+    conforms("audit-who-has", &got.verb(&["audit", "who-has", "TOKEN", "--json"]).expect_status(0));
+    conforms("audit-who-has", &got.verb(&["audit", "who-has", "NO", "--stale", "--json"]).expect_status(0));
     scene.write("bad.jsonl", b"x\n");
     conforms("audit-verify", &scene.vouchsafe(&["audit", "verify", "--json", "bad.jsonl"]));
     let rotating = rotating();

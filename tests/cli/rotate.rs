@@ -277,7 +277,7 @@ fn a_signal_ends_it_after_the_step_that_it_is_at() {
 const HOOK: &str = r#"#!/bin/sh
 set -eu
 at=AT/accepted
-works() { grep -qxF "$1" "$at"; }
+works() { grep -qxF -e "$1" "$at"; }
 [ "$ADMIN" = "first ADMIN" ] || exit 3
 case $VOUCHSAFE_STEP in
 create) ;;
@@ -289,7 +289,7 @@ apply)
 verify) works "$VOUCHSAFE_PENDING" ;;
 retire)
   works "$VOUCHSAFE_CURRENT"
-  grep -vxF "$VOUCHSAFE_PREVIOUS" "$at" >"$at.new" || true
+  grep -vxF -e "$VOUCHSAFE_PREVIOUS" "$at" >"$at.new" || true
   mv "$at.new" "$at" ;;
 esac
 "#;

@@ -3,7 +3,7 @@
 mod file;
 mod performance;
 mod schema;
-mod stream;
+pub(super) mod stream;
 mod tampering;
 
 use std::fs::File;
@@ -61,12 +61,17 @@ fn context() -> Context {
             tty: Some("/dev/pts/0".into()),
             host: "host-1".into(),
             container_id: None,
+            process: process(),
         },
         environment: EnvironmentName::new("prod").unwrap(),
         service: Some(ServiceName::new("api").unwrap()),
         policy_digest: "ab".repeat(32),
         command: Some(CommandNote { path: "/usr/bin/api".into(), argument_count: 2 }),
     }
+}
+
+fn process() -> ProcessIdentity {
+    ProcessIdentity { boot_id: Some("0f".repeat(16)), pid_namespace: Some(4_026_531_836), start_ticks: Some(1234) }
 }
 
 fn note(name: &str) -> SecretNote {
