@@ -1,5 +1,6 @@
-//! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS, PostgreSQL, MariaDB, the units for systemd, the recipes with jq.
+//! Real parts: stock age, openssl, strace, other uids, PID 1 of a namespace, disks that are full or lose power, an empty root
+//! folder, AWS as a strict double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, the examples of `deploy/` by
+//! the tools of their platforms, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -21,6 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 mod age_interop;
 mod audit_faults;
 mod aws;
+mod containers;
 mod crowd;
 mod deploy;
 mod empty_root;
@@ -38,9 +40,13 @@ mod postgres;
 mod recipes;
 mod rekey;
 mod rotate_faults;
+mod rotate_units;
 mod sealed;
 mod signed;
 mod strace;
+mod supervise;
+#[path = "../tests/cli/supervised.rs"]
+mod supervised;
 mod trace;
 
 /// Whether all of `programs` are there, and we are root where `root` is wanted; says loudly what is skipped if not.

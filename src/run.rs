@@ -1,9 +1,10 @@
 //! The story: one function for each command, each a list of named steps.
 //!
-//! [`run`] dispatches; [`run_command`] is what the project exists for. What looks without changing is in
+//! [`run`] dispatches; [`run_command`] is what the project exists for, and [`grant_and_exec`] its heart. What looks without changing is in
 //! [`crate::inspect`], what writes values in [`crate::change`]; both start from the same [`Setting`].
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::time::{Instant, SystemTime};
 
 use rustix::process::DumpableBehavior;
@@ -11,11 +12,13 @@ use rustix::process::DumpableBehavior;
 use crate::audit::{AuditError, Auditor, Event, Outcome, SecretNote};
 use crate::child::command::Command;
 use crate::child::exec::exec;
+use crate::child::supervise::{Worker, supervise};
 use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::inject::{Limits, ParentEnv, inject};
 use crate::name::VariableName;
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
+use crate::policy::model::RunMode;
 use crate::resolve::resolve;
 use crate::setting::Setting;
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
@@ -58,19 +61,57 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
     sys::keep_freed_memory();
     sys::end_on_signals();
     let setting = Setting::load(&options.selection, parent)?;
-    setting.refuse_what_only_supervision_has()?;
-    let mut command = Command::look_up(options.command, parent.get("PATH"))?;
+    let command = find_command(options.command, &setting, parent)?;
+    if options.supervise || setting.policy.run.mode == RunMode::Supervise {
+        return run_supervised(&setting, &command, options.only, parent);
+    }
+    grant_and_exec(&setting, &command, options.only, parent, started, None)
+}
+
+/// `vouchsafe run --supervise`: the same, in a process of its own, which this one stays with. It is made before anything is
+/// fetched, so nothing secret ever is in this one.
+fn run_supervised(
+    setting: &Setting<'_>,
+    command: &Command,
+    only: Option<Vec<VariableName>>,
+    parent: &ParentEnv,
+) -> Result<Infallible, Error> {
+    let caller = caller::of_this_process(setting.policy.names_groups());
+    let auditor = setting.open_auditor(&caller, Some(command))?;
+    let worker = supervise(auditor, parent.get("NOTIFY_SOCKET"))?;
+    let parent = parent.handed_on(worker.supervisor().as_raw_nonzero().get().unsigned_abs(), std::process::id());
+    grant_and_exec(setting, command, only, &parent, Instant::now(), Some(worker))
+}
+
+/// Finds the command before anything is fetched: a typo costs no API call.
+fn find_command(words: Vec<OsString>, setting: &Setting<'_>, parent: &ParentEnv) -> Result<Command, Error> {
+    let mut command = Command::look_up(words, parent.get("PATH"))?;
     if setting.policy.pins_digests() {
         command.take_digest()?;
     }
+    Ok(command)
+}
+
+/// Asks, writes down, fetches, writes down, and becomes the command.
+fn grant_and_exec(
+    setting: &Setting<'_>,
+    command: &Command,
+    only: Option<Vec<VariableName>>,
+    parent: &ParentEnv,
+    started: Instant,
+    mut worker: Option<Worker>,
+) -> Result<Infallible, Error> {
     let request = Request {
         caller: caller::of_this_process(setting.policy.names_groups()),
         command: Some(command.facts()),
-        only: options.only,
+        only,
         claimed: false,
     };
 
-    let mut auditor = setting.open_auditor(&request.caller, Some(&command))?;
+    let mut auditor = setting.open_auditor(&request.caller, Some(command))?;
+    if let Some(worker) = &worker {
+        auditor.belong_to(worker.access());
+    }
     let grant = match evaluate(&setting.policy, &request) {
         Verdict::Granted(grant) => grant,
         Verdict::Denied(denial) => return Err(denied(&mut auditor, denial)),
@@ -119,7 +160,13 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
         }
     };
 
-    let error = exec(&command, pin, released);
+    if let Some(worker) = &mut worker {
+        worker.executes();
+    }
+    let error = exec(command, pin, released);
+    if let Some(worker) = &mut worker {
+        worker.did_not_execute();
+    }
     Err(failed(&mut auditor, Event::AccessUnused, Outcome::Failed, error.into()))
 }
 

@@ -16,7 +16,7 @@ use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, load, load_host, load_trusted};
 use crate::policy::locate::{self, Wanted};
 use crate::policy::model::{
-    AgeStore, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, RunMode, Sink, Source, SsmStore,
+    AgeStore, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, Sink, Source, SsmStore,
     Store as StoreModel,
 };
 use crate::policy::trust::Demand;
@@ -153,7 +153,7 @@ impl<'e> Setting<'e> {
         match self.policy.stores.get_key_value(name) {
             Some((name, StoreModel::Age(store))) => Ok(Box::new(SealedStages::new(self.age_file(name, store)))),
             Some((name, StoreModel::Kms(store))) => Ok(Box::new(SealedStages::new(self.kms_file(name, store)))),
-            Some((name, StoreModel::Ssm(_))) => Err(unsupported(name, "ssm")),
+            Some((name, StoreModel::Ssm(store))) => Ok(Box::new(self.parameters(name, store))),
             None => Err(unsupported(name, "unknown")),
         }
     }
@@ -289,22 +289,6 @@ impl<'e> Setting<'e> {
                 template.references().flat_map(|part| self.stores_of(part, depth - 1)).collect()
             }
             Some(Source::Template(_)) | None => Vec::new(),
-        }
-    }
-
-    /// Supervision is not in this build; a policy that counts on restarts must not get a plain exec instead.
-    ///
-    /// # Errors
-    /// The policy says `mode = "supervise"`.
-    pub fn refuse_what_only_supervision_has(&self) -> Result<(), Error> {
-        match self.policy.run.mode {
-            RunMode::Exec => Ok(()),
-            RunMode::Supervise => Err(PolicyError::plain(
-                crate::error::Class::Unsupported,
-                "`[run] mode = \"supervise\"` is not supported in this build",
-                Some("write: [run] mode = \"exec\"".into()),
-            )
-            .into()),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The only file with `unsafe`: what has no safe binding, and what must run before Rust's own start-up.
+//! The only place with `unsafe`, here and in [`signal`] and [`process`]: what has no safe binding, and what must run before
+//! Rust's own start-up.
 //!
 //! - [`Wiping`]: the global allocator. What it frees is zero first, whoever held it: our buffers, serde's, age's, the AWS
 //!   SDK's. Per-type wiping cannot reach copies that a library made.
@@ -9,6 +10,9 @@
 //! - [`execve`], [`execveat`], [`spawn`]: `std::process::Command` resets SIGPIPE, mangles odd entries and prints values in its
 //!   `Debug`; and it would leave a program of the operator's the signals that we ignore and the descriptors that we have.
 #![allow(unsafe_code)]
+
+pub mod process;
+pub mod signal;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int, c_long};

@@ -2,7 +2,7 @@
 
 mod addresses;
 mod commands;
-mod credentials;
+pub mod credentials;
 mod differential;
 pub mod fake;
 mod fake_tests;
@@ -10,10 +10,17 @@ mod faults;
 mod herd;
 mod kms;
 mod limits;
-mod moto;
+pub mod moto;
 pub mod namespace;
 mod reads;
 mod rekey;
+mod rotation_bundles;
+mod rotation_cut;
+mod rotation_lock;
+mod rotation_refused;
+mod rotation_set;
+mod rotation_stages;
+mod rotator;
 mod scene;
 pub mod tls;
 mod writes;

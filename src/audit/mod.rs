@@ -39,7 +39,7 @@ pub use process::ProcessIdentity;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;
 use crate::policy::model::{Binding, Sink, Source};
-use record::{Author, Draft, Lists, SecretEntry, Statement};
+use record::{Author, Detail, Draft, Lists, SecretEntry, Statement};
 use sink_file::FileSink;
 use sink_stream::StreamSink;
 
@@ -93,10 +93,22 @@ pub struct SecretNote {
 pub struct Auditor {
     sinks: Vec<OpenSink>,
     context: Context,
-    /// Ties the records of one access together.
-    access: String,
+    access: Access,
     /// For the next record.
     request_ids: Vec<String>,
+}
+
+/// Ties the records of one access together, also those of two processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access(String);
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Status(u8),
+    /// Of this signal.
+    Signal(i32),
 }
 
 enum OpenSink {
@@ -252,6 +264,31 @@ impl Auditor {
         Ok(())
     }
 
+    /// The access that the next records belong to.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The records that follow belong to an access that another process began.
+    pub fn belong_to(&mut self, access: &Access) {
+        self.access = access.clone();
+    }
+
+    /// Writes down how a supervised child ended.
+    ///
+    /// # Errors
+    /// A sink did not take the record.
+    pub fn child_exited(&mut self, pid: u32, end: End) -> Result<(), AuditError> {
+        let (outcome, status, signal) = match end {
+            End::Status(0) => (Outcome::Succeeded, Some(0), None),
+            End::Status(status) => (Outcome::Failed, Some(status), None),
+            End::Signal(signal) => (Outcome::Failed, None, Some(signal)),
+        };
+        let detail = Detail::Child { pid, status, signal };
+        self.append_detail(Event::ChildExited, outcome, None, Lists::default(), Some(&detail))
+    }
+
     /// The next record carries these ids of AWS requests, by which it is found in CloudTrail.
     pub fn note_request_ids(&mut self, ids: impl IntoIterator<Item = String>) {
         self.request_ids.extend(ids);
@@ -353,18 +390,23 @@ impl Auditor {
         })
     }
 
-    fn append(
+    fn append(&mut self, event: Event, outcome: Outcome, reason: Option<&str>, lists: Lists) -> Result<(), AuditError> {
+        self.append_detail(event, outcome, reason, lists, None)
+    }
+
+    fn append_detail(
         &mut self,
         event: Event,
         outcome: Outcome,
         reason: Option<&str>,
         mut lists: Lists,
+        detail: Option<&Detail>,
     ) -> Result<(), AuditError> {
         for id in self.request_ids.drain(..) {
             lists.request(&id);
         }
-        let author = Author { context: &self.context, access: &self.access };
-        let statement = Statement { event, outcome, reason, detail: None };
+        let author = Author { context: &self.context, access: &self.access.0 };
+        let statement = Statement { event, outcome, reason, detail };
         let draft = Draft::new(&author, statement, &lists, SystemTime::now());
         self.sinks.iter_mut().try_for_each(|sink| match sink {
             OpenSink::File(file) => file.write(&author, &draft),
@@ -373,10 +415,10 @@ impl Auditor {
     }
 }
 
-fn new_access() -> Result<String, AuditError> {
+fn new_access() -> Result<Access, AuditError> {
     let mut out = Vec::with_capacity(16);
     chain::push_hex(&mut out, &sink_file::random::<8>()?);
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    Ok(Access(String::from_utf8_lossy(&out).into_owned()))
 }
 
 /// The secrets of a grant, before anything is known but the policy.

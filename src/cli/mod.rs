@@ -19,7 +19,6 @@ pub use audit::{Audit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, 
 pub use rekey::Rekey;
 pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;
-use usage::verb_of;
 
 use crate::error::Format;
 use crate::name::{EnvironmentName, ServiceName, VARIABLE_RULE, VariableName};
@@ -64,7 +63,7 @@ impl From<ErrorFormat> for Format {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fetch, decrypt, inject, and become the command.
+    /// Fetch, decrypt, inject, and become the command, or its supervisor.
     Run(Run),
     /// Is this policy valid, reachable, complete, due? Shows no value.
     Check(Check),
@@ -124,6 +123,9 @@ pub struct Run {
     /// Ask for these secrets only, instead of all that the policy injects.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Option<Vec<VariableName>>,
+    /// Stay as the parent of the command, pass signals on and end as it ends, instead of becoming it. Also `[run] mode`.
+    #[arg(long)]
+    pub supervise: bool,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -353,7 +355,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
-            _ => Err(UsageError::of(&error, verb_of(&arguments))),
+            _ => Err(UsageError::of(&error, &arguments)),
         },
     }
 }

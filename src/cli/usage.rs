@@ -45,7 +45,7 @@ impl Cause for UsageError {
 }
 
 /// The command that the arguments begin with: what help to offer.
-pub(super) fn verb_of(arguments: &[OsString]) -> Option<String> {
+fn verb_of(arguments: &[OsString]) -> Option<String> {
     let own =
         arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
     let known = definition();
@@ -71,7 +71,9 @@ fn verb_like(typed: &str) -> Option<String> {
 }
 
 impl UsageError {
-    pub(super) fn of(error: &clap::Error, verb: Option<String>) -> Self {
+    pub(super) fn of(error: &clap::Error, arguments: &[OsString]) -> Self {
+        let verb = verb_of(arguments);
+        let ends_in_dashes = arguments.last().is_some_and(|last| last == "--");
         let argument = context(error, ContextKind::InvalidArg);
         let is_option = argument.starts_with('-');
         let starts_a_command = matches!(verb.as_deref(), Some("run" | "explain"));
@@ -88,6 +90,12 @@ impl UsageError {
             ErrorKind::InvalidSubcommand => verb_like(&context(error, ContextKind::InvalidSubcommand)).or_else(|| {
                 verb.is_none().then(|| "to run a command write: vouchsafe run --env ENVIRONMENT -- COMMAND".into())
             }),
+            // As the entrypoint of an image: what should have followed is the image's CMD.
+            ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") && ends_in_dashes => Some(
+                "nothing follows `--`; in an image, ENTRYPOINT takes the CMD of the image below away: write CMD again \
+                 after it"
+                    .into(),
+            ),
             ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") => {
                 Some("vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
             }

@@ -96,6 +96,8 @@ fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: Ia
         }
         IamFor::Set => {
             allow(&["ssm:PutParameter", "ssm:GetParameterHistory", "ssm:GetParameter"], &names);
+            // Where a rotation has labelled it; another policy may rotate it.
+            allow(&["ssm:LabelParameterVersion", "ssm:UnlabelParameterVersion"], &names);
             if !names.is_empty() {
                 // Encrypt for the standard tier, GenerateDataKey for the advanced one, Decrypt to read a doubt back.
                 statements.push(through_ssm(&["kms:Encrypt", "kms:GenerateDataKey", "kms:Decrypt"], &names));
@@ -358,7 +360,7 @@ type = "stderr"
     fn each_writing_command_gets_its_own_actions() {
         let set = iam(IamFor::Set);
         assert!(set.contains("ssm:PutParameter") && set.contains("kms:GenerateDataKey"), "{set}");
-        assert!(!set.contains("DeleteParameter"), "{set}");
+        assert!(set.contains("ssm:LabelParameterVersion") && !set.contains("DeleteParameter"), "{set}");
         let remove = iam(IamFor::Remove);
         assert!(remove.contains("ssm:DeleteParameter") && !remove.contains("PutParameter"), "{remove}");
         let rekey = iam(IamFor::Rekey);

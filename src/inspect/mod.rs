@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::exposed::ExposedValue;
 use crate::name::{StoreName, VariableName, escape};
 use crate::policy::model::{Binding, Bundle, ItemRef, JsonPointer, Policy, Source, Stage};
-use crate::resolve::{ResolveError, is_expired, pick, variable_of};
+use crate::resolve::{ResolveError, is_expired, pick, variable_of, wanted_bundle};
 use crate::setting::Setting;
 use crate::store::{Answer, Fetched, Wanted};
 
@@ -103,7 +103,7 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
         }
     }
     for bundle in &policy.bundles {
-        let wanted = Wanted::Bundle { path: bundle.path.clone(), recursive: bundle.recursive, plain: bundle.plain };
+        let wanted = wanted_bundle(policy, bundle);
         orders.entry(&bundle.store).or_default().push((Asker::Bundle(bundle), wanted));
     }
     let mut gathering = Gathering {

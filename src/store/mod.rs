@@ -32,7 +32,7 @@ pub mod ssm;
 pub mod stages;
 pub mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Instant, SystemTime};
 
@@ -70,6 +70,11 @@ pub enum Wanted {
         recursive: bool,
         /// Values stored without encryption are accepted.
         plain: bool,
+        /// Items that may have an unproven version, and are therefore read at the stage `current`. A store that keeps stages of
+        /// its own reads all of them so.
+        staged: BTreeSet<ItemName>,
+        /// What is no item of the bundle: where unproven versions of others lie.
+        hidden: BTreeSet<ItemName>,
     },
     /// A ciphertext that the policy itself holds.
     Ciphertext {
@@ -251,7 +256,7 @@ impl Cause for StoreError {
     fn is_unsettled(&self) -> bool {
         match &self.kind {
             StoreErrorKind::Aws(error) => error.problem == aws::error::Problem::Unsettled,
-            StoreErrorKind::Parameter(refusal) => matches!(refusal, ssm::Refusal::Downgraded(_)),
+            StoreErrorKind::Parameter(refusal) => refusal.is_unsettled(),
             StoreErrorKind::Held(_)
             | StoreErrorKind::Moved { .. }
             | StoreErrorKind::Sealed(_)

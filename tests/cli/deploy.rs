@@ -1,95 +1,128 @@
-//! What lies in `deploy/` for a host to copy: the lines of cron, and that units and lines call commands that there are.
-//! The units themselves are verified in `integration/deploy.rs`, where systemd's tools are.
+//! The examples of `deploy/` and of `docs/platforms.md`: every command line in them is one that this build takes, and every
+//! policy passes `policy lint`. What stands around them is checked by the tools of its platform, in `integration/deploy.rs`.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use vouchsafe::cli::{self, Parsed};
+use vouchsafe::cli::{Parsed, definition, parse};
 
 use crate::harness::Scene;
 
-fn deployed(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)).unwrap()
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Lines that start something: minute, hour, day, month, weekday, user, command (crontab(5), `/etc/cron.d`).
-fn cron_lines(text: &str) -> Vec<(Vec<&str>, &str, &str)> {
-    let is_setting =
-        |line: &&str| line.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase()));
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    lines
-        .filter(|line| !is_setting(line))
-        .map(|line| {
-            let mut rest = line;
-            let mut field = || {
-                let (field, after) = rest.trim_start().split_once(' ').unwrap();
-                rest = after;
-                field
-            };
-            let times = [(); 5].map(|()| field()).to_vec();
-            let user = field();
-            (times, user, rest.trim_start())
-        })
-        .collect()
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect();
+    files.sort();
+    files
 }
 
-#[test]
-fn the_lines_of_cron_are_what_cron_takes() {
-    let text = deployed("cron.d/vouchsafe-rotate");
-    assert!(text.ends_with('\n'), "cron ignores a last line without a newline");
-    let lines = cron_lines(&text);
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    for (times, user, command) in &lines {
-        for (field, (low, high)) in times.iter().zip([(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]) {
-            let number = field.parse::<u32>();
-            assert!(*field == "*" || number.is_ok_and(|number| (low..=high).contains(&number)), "{field}");
+/// The command lines of a text: arrays in exec form; what is between backticks or quotes, or stands alone on its line.
+fn command_lines(text: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some((_, rest)) = line.split_once('[')
+            && let Some((inside, _)) = rest.rsplit_once(']')
+            && let Ok(words) = serde_json::from_str::<Vec<String>>(&format!("[{inside}]"))
+        {
+            found.extend(words.first().is_some_and(|word| is_ours(word)).then_some(words));
+            continue;
         }
-        assert_eq!(*user, "root");
-        assert!(!command.contains('%'), "cron makes a newline of it");
+        let ours = line.split(['`', '\'', '"']).map(|part| {
+            let part = part.trim_start_matches("# ").trim_start();
+            let part = ["- ", "web: ", "ExecStart=", "$ "]
+                .iter()
+                .fold(part, |part, start| part.strip_prefix(start).unwrap_or(part));
+            part.split_whitespace().map(str::to_owned).collect::<Vec<String>>()
+        });
+        found.extend(ours.filter(|words| words.len() > 1 && is_ours(&words[0])));
     }
+    found
 }
 
-/// cron mails what is printed.
-#[test]
-fn cron_mails_only_what_went_wrong() {
-    let text = deployed("cron.d/vouchsafe-rotate");
-    let (_, _, command) = cron_lines(&text)[0];
-    for (status, expected) in
-        [(0, ""), (10, "vouchsafe rotate --due --env prod: status 10 out err -- rotate --due --env prod\n")]
+fn is_ours(word: &str) -> bool {
+    word == "vouchsafe" || word.ends_with("/bin/vouchsafe")
+}
+
+/// Whether this build takes the line. Where a CMD follows, one is added; a verb alone is how a sentence names a command.
+fn is_taken(words: &[String]) -> bool {
+    if let [_, verb] = words
+        && definition().get_subcommands().any(|command| command.get_name() == verb)
     {
-        let scene = Scene::new();
-        let script = format!("#!/bin/sh\necho out\necho err -- \"$@\" >&2\nexit {status}\n");
-        let path = scene.write_mode("vouchsafe", script.as_bytes(), 0o755);
-        let command = command.replace(
-            "/usr/local/bin/vouchsafe rotate --due --env prod 2",
-            &format!("{} rotate --due --env prod 2", path.display()),
-        );
-        assert!(command.contains(path.to_str().unwrap()));
-        let output = scene.other("sh", &["-c", &command]).output().unwrap();
-        let printed = String::from_utf8_lossy(&output.stdout).replace('\n', " ");
-        assert_eq!((printed.trim_end(), output.stderr.as_slice()), (expected.trim_end(), &b""[..]));
+        return true;
     }
+    let mut words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    if words.last().is_some_and(|last| last == "--") {
+        words.push("command".into());
+    }
+    words.len() == 1 || matches!(parse(words), Ok(Parsed::Command(_)))
 }
 
 #[test]
-fn what_is_started_is_a_command_of_ours() {
-    let unit = deployed("systemd/vouchsafe-rotate@.service");
-    let started =
-        unit.lines().filter_map(|line| line.strip_prefix("ExecStart=")).map(|line| line.replace("%I", "prod/api"));
-    let text = deployed("cron.d/vouchsafe-rotate");
-    let cron = cron_lines(&text).into_iter().map(|(_, _, command)| {
-        command.split_once("\"$(").and_then(|(_, rest)| rest.split_once(" 2>&1)")).unwrap().0.to_owned()
-    });
-    let lines: Vec<String> = started.chain(cron).collect();
-    assert_eq!(lines.len(), 2);
-    for line in lines {
-        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        assert_eq!(words[0], "/usr/local/bin/vouchsafe");
-        let verb = words[1].to_str().unwrap();
-        assert_eq!(verb, "rotate");
-        // A build without the command has nothing that could be parsed.
-        if cli::definition().find_subcommand(verb).is_some() {
-            assert!(matches!(cli::parse(words), Ok(Parsed::Command(_))), "{line}");
+fn every_command_line_of_the_examples_is_taken() {
+    // Lines of cron are shell; `rotate_units` takes them apart.
+    let files: Vec<_> = files_below(&repository("deploy"))
+        .into_iter()
+        .filter(|path| !path.parent().unwrap().ends_with("cron.d"))
+        .collect();
+    let mut with_commands = Vec::new();
+    for path in files.iter().chain([&repository("docs/platforms.md")]) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = command_lines(&text);
+        for words in &lines {
+            assert!(is_taken(words), "{}: {}", path.display(), words.join(" "));
+        }
+        if !lines.is_empty() {
+            with_commands.push(path.file_name().unwrap().to_string_lossy().into_owned());
         }
     }
+    for name in ["Dockerfile", "api.yaml", "ecs.yaml", "buildspec.yml", "Procfile", "vouchsafe.pp", "platforms.md"] {
+        assert!(with_commands.iter().any(|with| with == name), "no command line was found in {name}");
+    }
+    assert!(with_commands.iter().any(|name| name == "vouchsafe-run-example.service"));
+}
+
+#[test]
+fn a_command_line_with_a_mistake_is_found() {
+    let lines = command_lines(
+        "ENTRYPOINT [\"/usr/local/bin/vouchsafe\", \"run\", \"--envv\", \"prod\", \"--\"]\nweb: vouchsafe exec -- ./bin/api\n\
+         # `vouchsafe check --imm`\nvouchsafe is a word here\n  - vouchsafe run --policy x -- y\n",
+    );
+    let taken: Vec<bool> = lines.iter().map(|words| is_taken(words)).collect();
+    assert_eq!(taken, [false, false, false, false, true], "{lines:?}");
+}
+
+/// What a ConfigMap holds under `api.toml: |`.
+fn embedded_policy(text: &str) -> String {
+    let inside = text.split_once("  api.toml: |\n").unwrap().1.lines();
+    let lines = inside.take_while(|line| line.is_empty() || line.starts_with("    "));
+    lines.map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n").collect()
+}
+
+#[test]
+fn every_policy_of_the_examples_passes_lint() {
+    let scene = Scene::new();
+    let files = files_below(&repository("deploy"));
+    let mut seen = 0;
+    for path in &files {
+        let text = std::fs::read_to_string(path).unwrap();
+        let is_policy = path.extension().is_some_and(|extension| extension == "toml");
+        let policy = if is_policy {
+            text
+        } else if text.contains("kind: ConfigMap") {
+            embedded_policy(&text)
+        } else {
+            continue;
+        };
+        seen += 1;
+        let name = scene.write(&format!("{seen}.toml"), policy.as_bytes()).display().to_string();
+        let outcome = scene.vouchsafe(&["policy", "lint", &name]);
+        assert!(outcome.status.success(), "{}: {}", path.display(), outcome.transcript());
+        // Nothing odd either.
+        assert_eq!(outcome.err(), "", "{}", path.display());
+    }
+    assert!(seen >= 5, "{seen} policies");
 }

@@ -185,7 +185,6 @@ fn lint_says_everything_at_once() {
 
 #[test]
 fn selection_errors() {
-    let scene = Scene::with(&[("TOKEN", "x")]).and("[run]\nmode = \"supervise\"");
     let service = Scene::with(&[("TOKEN", "x")]);
     let policy = std::fs::read_to_string(service.write_policy()).unwrap();
     let policy = policy.replace("environment = \"test\"\n", "environment = \"test\"\nservice = \"api\"\n");
@@ -196,7 +195,6 @@ fn selection_errors() {
         &[
             ("a policy of another environment", &service.verb(&["check", "--env", "prod"]).expect_status(121)),
             ("a policy of another service", &service.vouchsafe(&["check", "-p", path, "-s", "web"]).expect_status(121)),
-            ("a policy that wants to be supervised", &scene.verb(&["run", "--", "true"]).expect_status(125)),
         ],
     );
     // Where it is looked for depends on who asks.
@@ -635,6 +633,44 @@ fn rotations() {
 
 fn set_once(scene: &Scene) {
     scene.verb_reading(&["set", "A"], b"first").expect_status(0);
+}
+
+#[test]
+fn targets_of_rotation() {
+    let program = |name: &str| {
+        format!("TOKEN = {{ rotate = {{ apply = {{ type = \"command\", program = \"[AT]/{name}\" }} }} }}\n")
+    };
+    let scene = Scene::sealed(&[]);
+    let at = scene.path("").display().to_string();
+    let scene = scene.and(&program("hook").replace("[AT]/", &at));
+    scene.write_policy();
+    scene.write_mode("hook", b"#!/bin/sh\n[ \"$VOUCHSAFE_STEP\" != \"$(cat refused)\" ] || { echo \"no: $VOUCHSAFE_PENDING\" >&2; exit 1; }\n".as_slice(), 0o700);
+    let text = std::fs::read_to_string(scene.path("hook")).unwrap().replace("cat refused", &format!("cat {at}refused"));
+    scene.write_mode("hook", text.as_bytes(), 0o700);
+    let policy = ["--policy", "policy.toml"];
+    scene.vouchsafe_reading(&[&["set", "TOKEN"][..], &policy].concat(), b"first-value\n").expect_status(0);
+    let rotate =
+        |words: &[&str], status| scene.vouchsafe(&[&["rotate"], words, &policy].concat()).expect_status(status);
+    let refused = |step: &str| {
+        scene.write("refused", step.as_bytes());
+    };
+    refused("apply");
+    let apply = rotate(&["TOKEN"], 122);
+    refused("verify");
+    let verify = rotate(&["TOKEN", "--resume"], 122);
+    refused("nothing");
+    let resumed = rotate(&["TOKEN", "--resume"], 0);
+    scene.write_mode("hook", b"#!/bin/sh\n", 0o722);
+    let unsafe_file = rotate(&["TOKEN"], 122);
+    theme(
+        "targets_of_rotation",
+        &[
+            ("a program that refuses, and says the value", &apply),
+            ("a new value that does not work", &verify),
+            ("goes on", &resumed),
+            ("a program that others could have written", &unsafe_file),
+        ],
+    );
 }
 
 /// No class of failure without a transcript, but for those that no command of this build can end in.

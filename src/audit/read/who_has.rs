@@ -152,6 +152,17 @@ struct Row {
 const MAX_ROWS: usize = if cfg!(test) { 1_000 } else { 100_000 };
 
 impl<'k> Holders<'k> {
+    /// The records that it looks at.
+    pub const EVENTS: &'static [Event] = &[
+        Event::AccessReleased,
+        Event::AccessUnused,
+        Event::ChildExited,
+        Event::RotationPromoted,
+        Event::RotationRolledBack,
+        Event::SecretRemoved,
+        Event::SecretWritten,
+    ];
+
     /// Nobody yet.
     #[must_use]
     pub fn new(wanted: Wanted, scope: Scope, processes: Processes<'k>) -> Self {

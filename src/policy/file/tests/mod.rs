@@ -70,6 +70,50 @@ fn every_vector_comes_out_as_it_says() {
     assert!(count >= 100, "only {count} vectors were found");
 }
 
+/// Whoever binds an item that is rotated gets its current version, or, where the unproven one lies apart, the newest.
+#[test]
+fn a_rotated_item_is_read_by_stage_under_every_name() {
+    let policy = parse(
+        r#"
+version = 1
+environment = "dev"
+store = "params"
+[stores.params]
+type = "ssm"
+region = "eu-west-1"
+prefix = "/dev/"
+[secrets]
+ROTATED = { item = "a", rotate = {} }
+ALSO = { item = "a" }
+FIRST = { item = "a", version = 1 }
+BEFORE = { item = "a", stage = "previous" }
+OTHER = { item = "b" }
+APART = { item = "c", rotate = { pending = "separate" } }
+APART_ALSO = { item = "c" }
+APART_SAID = { item = "d", stage = "current", rotate = { pending = "separate" } }
+[[grants]]
+secrets = ["*"]
+to = "anyone"
+[[audit.sinks]]
+type = "stderr"
+"#,
+    )
+    .unwrap();
+    for (name, stage, version) in [
+        ("ROTATED", Some(Stage::Current), None),
+        ("ALSO", Some(Stage::Current), None),
+        ("FIRST", None, Some(1)),
+        ("BEFORE", Some(Stage::Previous), None),
+        ("OTHER", None, None),
+        ("APART", None, None),
+        ("APART_ALSO", None, None),
+        ("APART_SAID", None, None),
+    ] {
+        let Source::Item(item) = &policy.secrets[&variable(name)].source else { panic!() };
+        assert_eq!((item.stage, item.version), (stage, version), "{name}");
+    }
+}
+
 #[test]
 fn every_field_arrives() {
     let policy = parse(

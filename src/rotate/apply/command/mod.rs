@@ -10,6 +10,7 @@ pub mod mask;
 pub mod process;
 
 use std::ffi::CString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -112,11 +113,13 @@ impl<'a> CommandTarget<'a> {
         let ended = process::run(&name, &argv, &envp, self.program.timeout);
         drop(envp);
         let ended = ended.map_err(|error| {
-            let error = TargetError::new(format!("`{}` cannot be run: {}", show(path), plain_io(&error)));
-            error.hinting(format!(
-                "it is an executable: chmod u+x {}; a script begins with #! and its interpreter",
-                show(path)
-            ))
+            let shown = show(path);
+            let refusal = TargetError::new(format!("`{shown}` cannot be run: {}", plain_io(&error)));
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => refusal.hinting(format!("chmod u+x {shown}")),
+                io::ErrorKind::NotFound => refusal.hinting("a script begins with #! and an interpreter that exists"),
+                _ => refusal,
+            }
         })?;
         if ended.how != How::Exited(0) {
             return Err(self.failed(step, values, &ended));

@@ -60,7 +60,7 @@ impl Scene {
     fn written(&self) -> String {
         let bytes = std::fs::File::open(self.out()).map(|mut file| {
             let mut text = String::new();
-            std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+            io::Read::read_to_string(&mut file, &mut text).unwrap();
             text
         });
         bytes.unwrap_or_default()
@@ -79,7 +79,7 @@ fn text(secret: &Secret) -> String {
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::File::open(format!("/proc/{}/stat", pid.trim())).map(|mut file| {
         let mut text = String::new();
-        std::io::Read::read_to_string(&mut file, &mut text).map(|_| text).unwrap_or_default()
+        io::Read::read_to_string(&mut file, &mut text).map(|_| text).unwrap_or_default()
     });
     stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z")))
 }
@@ -231,7 +231,7 @@ fn a_program_that_hangs_is_killed_with_all_that_it_started() {
     assert!(!is_alive(&scene.written()));
     let child = scene.program.path.with_file_name("child");
     let mut pid = String::new();
-    std::io::Read::read_to_string(&mut std::fs::File::open(child).unwrap(), &mut pid).unwrap();
+    io::Read::read_to_string(&mut std::fs::File::open(child).unwrap(), &mut pid).unwrap();
     eventually(|| !is_alive(&pid));
     // One that ends when it is told to has its time to clean up.
     let scene =

@@ -71,6 +71,7 @@ impl<'a> PostgresTarget<'a> {
                 .map_err(|_| TargetError::new("the system gives no file descriptor for an event loop"))?,
         };
         let deadline = self.deadline.into();
+        self.server.is_altering = false;
         let done = runtime.block_on(async { tokio::time::timeout_at(deadline, work(self)).await });
         self.runtime = Some(runtime);
         done.unwrap_or_else(|_| {
@@ -107,8 +108,7 @@ impl<'a> PostgresTarget<'a> {
     async fn apply_now(&mut self, current: Option<&Known<'_>>, pending: &Known<'_>) -> Result<(), TargetError> {
         let role = &pending.role;
         let unproven = |failure: Failure| TargetError::new(format!("as the role `{}`: {failure}", escape(role)));
-        let is_held = self.server.hold().await.map(drop);
-        if let Err(error) = is_held {
+        if let Err(error) = self.server.hold().await {
             // A role that renews itself: the administrator's credential is the one that was just replaced.
             let is_done = !error.is_busy && self.server.accepts(role, &pending.credential).await.unwrap_or(false);
             return if is_done { Ok(()) } else { Err(error) };

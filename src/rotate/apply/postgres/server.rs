@@ -15,6 +15,10 @@ use crate::rotate::target::TargetError;
 use crate::secret::Secret;
 use crate::store::aws::resolver::Names;
 
+/// PostgreSQL 10, as `server_version_num` has it.
+const OLDEST: u32 = 100_000;
+/// Parameters of libpq that would change with whom is spoken, or how safely.
+const UNSUPPORTED: [&str; 7] = ["hostaddr", "require_auth", "requirepeer", "service", "sslcert", "sslcrl", "sslkey"];
 /// How long a server process that lost us may take to end.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Between two looks at whether it has.
@@ -54,9 +58,7 @@ impl<'a> Server<'a> {
             return Err(bad("it names no user or no host".into()));
         }
         // Passing over what asks for more safety would be less of it.
-        if let Some(word) =
-            ["sslcert", "sslkey", "sslcrl", "hostaddr", "service"].iter().find(|word| url.parameter(word).is_some())
-        {
+        if let Some(word) = UNSUPPORTED.iter().find(|word| url.parameter(word).is_some()) {
             return Err(bad(format!("its parameter `{word}` is not supported")));
         }
         let is_binding_required = url.parameter("channel_binding") == Some("require");
@@ -165,7 +167,10 @@ impl<'a> Server<'a> {
         let password = url.password.as_ref().map(|password| password.as_slice());
         let session = log_in(&self.way, &Who { role, password, dbname, is_proof: false }).await?;
         // Older servers would take the verifier for the password.
-        if session.version < 100_000 { Err(Failure::Protocol) } else { Ok(session) }
+        if session.version < OLDEST {
+            return Err(Failure::Unproven("the server is older than PostgreSQL 10 and knows no SCRAM"));
+        }
+        Ok(session)
     }
 
     fn of_admin(&self, failure: &Failure) -> TargetError {
