@@ -66,7 +66,7 @@ fn as_pid_1_every_signal_is_passed_on() {
         return;
     }
     let traps: String = every_signal().map(|signal| format!("trap 'echo {signal}' {signal}; ")).collect();
-    let script = format!("{traps} sleep 1000 & echo ready; while :; do wait; done");
+    let script = format!("sleep 1000 & {traps} echo ready; while :; do wait; done");
     let mut supervised = as_pid_1(Scene::with(&[("A", "1")]), &script);
     assert_eq!(supervised.line(), "ready");
     let pid_1 = outside(&supervised);
@@ -130,6 +130,26 @@ fn the_supervisor_holds_no_value() {
     let status = std::fs::metadata(format!("/proc/{supervisor}/environ")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&status) & 0o777, 0o400);
     drop(supervised.end());
+}
+
+/// Nor after it has looked for changes and started another child: what a look has fetched stays in the process that looked.
+#[test]
+fn the_supervisor_holds_no_value_after_a_restart_either() {
+    if !have(&[], true) {
+        return;
+    }
+    let scene = Scene::with(&[("A", CANARY), ("B", "1")]).and("[run]\nwatch = \"100ms\"");
+    let mut supervised = Supervised::start(scene, "echo $B; exec sleep 1000");
+    for value in ["1", "2", "3"] {
+        assert_eq!(supervised.line(), value);
+        supervised.scene.store(&[("A", CANARY), ("B", &(value.parse::<u32>().unwrap() + 1).to_string())]);
+    }
+    assert_eq!(supervised.line(), "4");
+    assert_eq!(copies(supervised.pid()), 0);
+    let child = *children(supervised.pid()).first().unwrap();
+    assert!(copies(child) > 0);
+    supervised.send("TERM");
+    assert_eq!(supervised.end().0.signal(), Some(15));
 }
 
 /// `sigqueue` with its value, as it came: python sees who queued and how.

@@ -40,22 +40,6 @@ impl ParentEnv {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
     }
 
-    /// As it would be had `own` been started in the place of `started`: what names the process that it is meant for, names
-    /// the new one. `LISTEN_PID` and `WATCHDOG_PID` are checked by those whom they are for (`sd_listen_fds(3)`,
-    /// `sd_watchdog_enabled(3)`); the pidfd of the old process is no use to the new one.
-    #[must_use]
-    pub fn handed_on(&self, started: u32, own: u32) -> Self {
-        let (started, own) = (started.to_string(), own.to_string());
-        let names_it = |value: &OsStr| value.as_bytes() == started.as_bytes();
-        let was_for_it = self.get("LISTEN_PID").is_some_and(names_it);
-        let entries = self.0.iter().filter(|(name, _)| !(was_for_it && name == "LISTEN_PIDFDID"));
-        let entries = entries.map(|(name, value)| {
-            let is_pid = matches!(name.as_bytes(), b"LISTEN_PID" | b"WATCHDOG_PID" | b"SYSTEMD_EXEC_PID");
-            (name.clone(), if is_pid && names_it(value) { own.clone().into() } else { value.clone() })
-        });
-        Self(entries.collect())
-    }
-
     /// All of it, in order.
     pub fn iter(&self) -> impl Iterator<Item = &(OsString, OsString)> {
         self.0.iter()

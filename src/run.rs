@@ -12,14 +12,14 @@ use rustix::process::DumpableBehavior;
 use crate::audit::{AuditError, Auditor, Event, Outcome, SecretNote};
 use crate::child::command::Command;
 use crate::child::exec::exec;
-use crate::child::supervise::{Worker, supervise};
+use crate::child::supervise::{Next, Worker, supervise};
 use crate::cli;
 use crate::error::{Cause, Class, Error};
-use crate::inject::{Limits, ParentEnv, inject};
+use crate::inject::{ChildEnv, Limits, ParentEnv, inject};
 use crate::name::VariableName;
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::policy::model::RunMode;
-use crate::resolve::resolve;
+use crate::resolve::{Resolved, resolve};
 use crate::setting::Setting;
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
 
@@ -61,10 +61,11 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
     sys::keep_freed_memory();
     sys::end_on_signals();
     let setting = Setting::load(&options.selection, parent)?;
-    let command = find_command(options.command, &setting, parent)?;
     if options.supervise || setting.policy.run.mode == RunMode::Supervise {
-        return run_supervised(&setting, &command, options.only, parent);
+        let command = find_command(options.command.clone(), &setting, parent)?;
+        return run_supervised(&setting, &command, options, parent);
     }
+    let command = find_command(options.command, &setting, parent)?;
     grant_and_exec(&setting, &command, options.only, parent, started, None)
 }
 
@@ -73,14 +74,30 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
 fn run_supervised(
     setting: &Setting<'_>,
     command: &Command,
-    only: Option<Vec<VariableName>>,
+    options: cli::Run,
     parent: &ParentEnv,
 ) -> Result<Infallible, Error> {
     let caller = caller::of_this_process(setting.policy.names_groups());
     let auditor = setting.open_auditor(&caller, Some(command))?;
-    let worker = supervise(auditor, parent.get("NOTIFY_SOCKET"))?;
-    let parent = parent.handed_on(worker.supervisor().as_raw_nonzero().get().unsigned_abs(), std::process::id());
-    grant_and_exec(setting, command, only, &parent, Instant::now(), Some(worker))
+    let worker = supervise(auditor, &setting.policy.run, parent.get("NOTIFY_SOCKET"))?;
+    let started = Instant::now();
+    let parent = worker.hand_on(parent);
+    if worker.is_later() {
+        // What was looked at is from before; a grant may have been taken back since.
+        let setting = Setting::load(&options.selection, &parent)?;
+        let command = find_command(options.command, &setting, &parent)?;
+        return grant_and_exec(&setting, &command, options.only, &parent, started, Some(worker));
+    }
+    grant_and_exec(setting, command, options.only, &parent, started, Some(worker))
+}
+
+/// Names and values that reach the child as secrets.
+fn injected<'r>(
+    resolved: &'r Resolved,
+    environment: &'r ChildEnv,
+) -> impl Iterator<Item = (&'r VariableName, &'r [u8])> {
+    let values = resolved.values().iter().filter(|value| !environment.yielded().contains(&value.name));
+    values.map(|value| (&value.name, value.secret.expose()))
 }
 
 /// Finds the command before anything is fetched: a typo costs no API call.
@@ -143,6 +160,7 @@ fn grant_and_exec(
             return Err(failed(&mut auditor, event, outcome, error));
         }
     };
+    let next = worker.as_mut().map(|worker| worker.has_fetched(injected(&resolved, &environment)));
     // The values are in the environment block now; no second copy outlives this line.
     let yielded = |note: &SecretNote| environment.yielded().iter().any(|name| name.as_str() == note.name);
     let notes: Vec<SecretNote> = resolved
@@ -150,6 +168,10 @@ fn grant_and_exec(
         .into_iter()
         .map(|note| SecretNote { is_withheld: note.is_withheld || yielded(&note), ..note })
         .collect();
+    if let Some(Next::Done(why)) = next {
+        auditor.record(Event::AccessCompared, Outcome::Succeeded, Some(why), &notes)?;
+        sys::exit_now(0);
+    }
     let released = match auditor.release(environment, &notes) {
         Ok(released) => released,
         Err(error) => {
@@ -160,8 +182,10 @@ fn grant_and_exec(
         }
     };
 
-    if let Some(worker) = &mut worker {
-        worker.executes();
+    if worker.as_mut().is_some_and(|worker| !worker.may_execute()) {
+        let why = "the supervisor did not let it start";
+        auditor.record(Event::AccessUnused, Outcome::Failed, Some(why), &notes)?;
+        sys::exit_now(0);
     }
     let error = exec(command, pin, released);
     if let Some(worker) = &mut worker {

@@ -270,6 +270,15 @@ impl Auditor {
         &self.access
     }
 
+    /// The records that follow belong to a new access, of the same command.
+    ///
+    /// # Errors
+    /// The system's random generator failed.
+    pub fn begin_access(&mut self) -> Result<&Access, AuditError> {
+        self.access = new_access()?;
+        Ok(&self.access)
+    }
+
     /// The records that follow belong to an access that another process began.
     pub fn belong_to(&mut self, access: &Access) {
         self.access = access.clone();

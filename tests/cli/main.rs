@@ -33,6 +33,7 @@ mod prompt;
 mod reading;
 mod regressions;
 mod rekey;
+mod restart;
 mod rotate;
 mod rotate_units;
 mod signals;

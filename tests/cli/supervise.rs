@@ -126,7 +126,7 @@ fn an_orphan_becomes_the_supervisors_child() {
 fn stop_signals_suspend_both_and_cont_wakes_both() {
     let mut supervised = Supervised::start(
         Scene::with(&[("A", "1")]),
-        "trap 'echo awake' CONT; sleep 1000 & echo ready; while :; do wait; done",
+        "sleep 1000 & trap 'echo awake' CONT; echo ready; while :; do wait; done",
     );
     assert_eq!(supervised.line(), "ready");
     let child = supervised.child();
@@ -195,7 +195,7 @@ fn a_signal_that_the_child_ignores_ends_nobody() {
     assert_eq!(supervised.line(), "ready");
     supervised.send("HUP");
     supervised.send("TERM");
-    std::io::Write::write_all(supervised.input.as_mut().unwrap(), b"still there\n").unwrap();
+    supervised.answer("still there\n");
     assert_eq!(supervised.line(), "still there");
     assert_eq!(supervised.end().0.code(), Some(5));
 }
@@ -256,7 +256,7 @@ fn the_child_is_asked_to_end_when_the_supervisor_is_killed() {
 /// platforms: `docker stop` sends one TERM, and its own KILL later. We shorten nothing.
 #[test]
 fn the_supervisor_waits_for_a_child_that_takes_its_time() {
-    let script = "trap 'echo one' TERM; sleep 1000 & echo ready; while :; do wait; done";
+    let script = "sleep 1000 & trap 'echo one' TERM; echo ready; while :; do wait; done";
     let scene = Scene::with(&[("A", "1")]).and("[run]\ngrace = \"1ms\"");
     let mut supervised = Supervised::start(scene, script);
     assert_eq!(supervised.line(), "ready");

@@ -77,7 +77,7 @@ fn ctrl_c_reaches_the_child_once() {
 #[test]
 fn a_hang_up_reaches_the_child() {
     let scene = Scene::with(&[("A", "1")]);
-    let script = "trap 'echo gone > hung-up; exit 5' HUP; echo ready; sleep 1000 & while :; do wait; done";
+    let script = "sleep 1000 & trap 'echo gone > hung-up; exit 5' HUP; echo ready; while :; do wait; done";
     let (mut terminal, child) = alone(&scene, script);
     terminal.until("ready");
     let Terminal { ours, theirs, .. } = terminal;

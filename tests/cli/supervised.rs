@@ -1,7 +1,7 @@
 //! A supervisor with its child, started and looked at from outside.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ impl Supervised {
     /// A child that says `ready`, then the number of each signal that it gets.
     pub fn counting() -> Self {
         let traps: String = every_signal().map(|signal| format!("trap 'echo {signal}' {signal}; ")).collect();
-        let script = format!("{traps} sleep 1000 & echo ready; while :; do wait; done");
+        let script = format!("sleep 1000 & {traps} echo ready; while :; do wait; done");
         let mut supervised = Self::start(Scene::with(&[("A", "1")]), &script);
         assert_eq!(supervised.line(), "ready");
         supervised
@@ -57,6 +57,11 @@ impl Supervised {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// Writes to the child's standard input.
+    pub fn answer(&mut self, text: &str) {
+        self.input.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
     pub fn pid(&self) -> u32 {

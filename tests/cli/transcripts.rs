@@ -186,6 +186,7 @@ fn lint_says_everything_at_once() {
 #[test]
 fn selection_errors() {
     let service = Scene::with(&[("TOKEN", "x")]);
+    let mirror = Scene::with(&[("TOKEN", "x")]).sinks("[[audit.sinks]]\ntype = \"syslog\"\n");
     let policy = std::fs::read_to_string(service.write_policy()).unwrap();
     let policy = policy.replace("environment = \"test\"\n", "environment = \"test\"\nservice = \"api\"\n");
     let path = service.write("api.toml", policy.as_bytes());
@@ -194,6 +195,7 @@ fn selection_errors() {
         "selection",
         &[
             ("a policy of another environment", &service.verb(&["check", "--env", "prod"]).expect_status(121)),
+            ("a policy that wants a mirror", &mirror.verb(&["run", "--", "true"]).expect_status(125)),
             ("a policy of another service", &service.vouchsafe(&["check", "-p", path, "-s", "web"]).expect_status(121)),
         ],
     );

@@ -151,6 +151,7 @@ fn policy() -> Policy {
             mode: RunMode::Exec,
             deadline: Duration::from_secs(20),
             on_change: OnChange::Ignore,
+            watch: None,
             grace: Duration::from_secs(10),
         },
         cache: CacheRules { ttl: Duration::from_secs(300), max_stale: Duration::ZERO },

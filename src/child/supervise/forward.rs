@@ -7,7 +7,7 @@
 //! - a terminal that hangs up sends HUP and CONT to the leader of the session, which may be us and is never the child;
 //! - an alarm that was set before we were executed (`perl -e 'alarm 5; exec ...'`) rings for what runs here (`alarm(2)`).
 
-use libc::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
+use libc::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
 
 use crate::sys::signal::Received;
 
@@ -32,6 +32,12 @@ pub(super) fn is_for_child(received: &Received, own: u32, from_terminal: FromTer
         SIGHUP | SIGCONT => !from_terminal.hangup,
         _ => false,
     }
+}
+
+/// Whether whoever sends it wants all of this to end: TERM and INT by custom, QUIT and the real-time signals as a `STOPSIGNAL`
+/// (php-fpm; systemd's RTMIN+3).
+pub(super) fn asks_to_end(signal: i32) -> bool {
+    matches!(signal, SIGTERM | SIGINT | SIGQUIT) || signal >= 32
 }
 
 /// Whether it asks a process to stop, and can be refused.

@@ -1,4 +1,4 @@
-//! Staying with the child: signals to it, its end from it, and its orphans reaped.
+//! Staying with the child: signals to it, its end from it, and its orphans reaped; and a new child when a secret changed.
 //!
 //! [`supervise`] forks before anything is fetched ([`worker`]) and returns in the new process only, which becomes the child.
 //! The old one stays here until the child has ended, and ends the same way. What must stay true:
@@ -6,31 +6,42 @@
 //! - every orphan below us is reaped, as PID 1 or as subreaper (prctl(2), `PR_SET_CHILD_SUBREAPER`);
 //! - a supervisor is not there for the child: its group and terminal are as they would be without ([`terminal`]), its stop is
 //!   ours and its status is ours;
-//! - the supervisor shortens nothing: between TERM and KILL there is only what whoever sent the TERM waits.
+//! - the supervisor shortens nothing: between TERM and KILL there is only what whoever sent the TERM waits;
+//! - a child is stopped for a new one only when that one waits for its start, with everything granted, fetched and written
+//!   down ([`restart`]; [`changes`] says when to look).
 
+mod changes;
 mod forward;
 mod notify;
+mod restart;
 mod terminal;
 mod worker;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group, set_child_subreaper};
 
-use crate::audit::{Auditor, End};
+use crate::audit::{AuditError, Auditor, End};
 use crate::checked_file::plain_io;
 use crate::error::{Cause, Class, Error, Format};
 use crate::output;
+use crate::policy::model::{OnChange, RunRules};
 use crate::sys;
 use crate::sys::process::{Change, ChangeKind, acknowledge, next_change};
 use crate::sys::signal::{Mask, Received, Signals};
+use changes::{Chances, Changes, Polling};
 use notify::Manager;
+use restart::Phase;
 use terminal::Terminal;
-pub use worker::Worker;
-use worker::{Forked, Spawned, StartState, spawn};
+use worker::{Forked, Spawned, StartState, Task, spawn};
+pub use worker::{Next, Worker};
 
 /// The supervisor could not begin or go on.
 #[derive(Debug)]
@@ -55,14 +66,16 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> SuperviseError {
     move |error| SuperviseError { doing, error }
 }
 
-/// Begins to supervise. Returns in the process that is to become the child; the one that called stays in here, and ends as
-/// the child ended.
+/// Begins to supervise. Returns in the process that is to become the child, and in every later one; the one that called
+/// stays in here, and ends as the child ended.
 ///
-/// `auditor` is the supervisor's own, for the record of that end; `notify_socket` is where the service manager listens.
+/// `auditor` is the supervisor's own, for the ends of children; `notify_socket` is where the service manager listens.
 ///
 /// # Errors
 /// There is no second process to be had.
-pub fn supervise(auditor: Auditor, notify_socket: Option<&std::ffi::OsStr>) -> Result<Worker, SuperviseError> {
+pub fn supervise(auditor: Auditor, rules: &RunRules, notify_socket: Option<&OsStr>) -> Result<Worker, SuperviseError> {
+    let no_random = |_| failed("draw a random key")(io::ErrorKind::Other.into());
+    let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(no_random)?;
     let mask = Mask::block_all().map_err(failed("block signals"))?;
     let start = StartState { mask, ignored_children: sys::signal::heed_children() };
     let signals = Signals::open().map_err(failed("read signals"))?;
@@ -70,29 +83,60 @@ pub fn supervise(auditor: Auditor, notify_socket: Option<&std::ffi::OsStr>) -> R
     set_child_subreaper(Some(getpid())).unwrap_or_default();
     let terminal = Terminal::look();
     let access = auditor.access().clone();
-    match spawn(start, &terminal, access).map_err(failed("start a process"))? {
+    match spawn(start, &terminal, access, Task::First, &key).map_err(failed("start a process"))? {
         Forked::Worker(worker) => Ok(worker),
         Forked::Supervisor(child) => {
             let manager = Manager::at(notify_socket);
             manager.main_process_is(child.pid);
-            let own = getpid();
-            Supervisor { own, signals, terminal, auditor, child, asked_to_stop: false }.stay()
+            let watch = rules.watch.filter(|_| rules.on_change == OnChange::Restart);
+            let changes =
+                watch.map(|every| Box::new(Polling::new(every, restart::chance, Instant::now())) as Box<dyn Changes>);
+            let supervisor = Supervisor {
+                own: getpid(),
+                start,
+                key,
+                grace: rules.grace,
+                patience: rules.deadline + Duration::from_secs(10),
+                signals,
+                terminal,
+                manager,
+                auditor,
+                child,
+                asked_to_stop: false,
+                changes,
+                phase: Phase::Running,
+                chances: Chances::default(),
+                left_alone_until: None,
+            };
+            supervisor.stay()
         }
     }
 }
 
 struct Supervisor {
     own: Pid,
+    start: StartState,
+    key: hmac::Key,
+    grace: Duration,
+    /// How long a worker may take to fetch.
+    patience: Duration,
     signals: Signals,
     terminal: Terminal,
+    manager: Manager,
     auditor: Auditor,
     child: Spawned,
     /// A signal that stops was passed on: if the child stops, we do.
     asked_to_stop: bool,
+    /// Where changes are learned from, if anywhere.
+    changes: Option<Box<dyn Changes>>,
+    phase: Phase,
+    chances: Chances,
+    /// Until then nobody looks: the child was asked to end.
+    left_alone_until: Option<Instant>,
 }
 
 impl Supervisor {
-    /// Until the child ends.
+    /// Until the child ends. Returns in each new worker.
     fn stay(mut self) -> Result<Worker, SuperviseError> {
         loop {
             while let Some(received) = self.signals.next().map_err(failed("read signals"))? {
@@ -101,17 +145,37 @@ impl Supervisor {
             while let Some(change) = changed()? {
                 self.on_change(change);
             }
-            let mut ready = [PollFd::new(&self.signals, PollFlags::IN)];
-            match poll(&mut ready, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed("wait")(errno.into())),
+            if let Some(worker) = self.advance(Instant::now()) {
+                return Ok(worker);
             }
+            self.wait()?;
+        }
+    }
+
+    /// Until something may have happened.
+    fn wait(&self) -> Result<(), SuperviseError> {
+        let mut ready = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        ready.extend(self.channel().map(|channel| PollFd::new(channel, PollFlags::IN)));
+        let notice = self.changes.as_ref().filter(|_| self.may_look()).and_then(|changes| changes.notice());
+        ready.extend(notice.as_ref().map(|notice| PollFd::new(notice, PollFlags::IN)));
+        let limit = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        // A wait that is too long for the type is looked at again when it is over.
+        let limit = limit.map(|limit| Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 }));
+        match poll(&mut ready, limit.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(failed("wait")(errno.into())),
         }
     }
 
     fn on_signal(&mut self, received: &Received) {
-        let own = self.own.as_raw_nonzero().get().unsigned_abs();
+        let own = number(self.own);
         if !forward::is_for_child(received, own, self.terminal.reaches_child()) {
+            return;
+        }
+        if forward::asks_to_end(received.signal) {
+            self.call_off();
+        }
+        if self.is_child_gone() {
             return;
         }
         self.asked_to_stop |= forward::asks_to_stop(received.signal);
@@ -129,15 +193,20 @@ impl Supervisor {
     }
 
     fn on_change(&mut self, change: Change) {
-        let is_child = change.pid == self.child.pid;
+        let is_child = change.pid == self.child.pid && !self.is_child_gone();
         match change.kind {
-            ChangeKind::Exited(status) if is_child => self.end(change, End::Status(status)),
-            ChangeKind::Killed(signal) if is_child => self.end(change, End::Signal(signal)),
+            ChangeKind::Exited(status) if is_child => self.on_end(change, End::Status(status)),
+            ChangeKind::Killed(signal) if is_child => self.on_end(change, End::Signal(signal)),
             ChangeKind::Stopped(signal) if is_child => {
                 acknowledge(change);
                 self.on_stop(signal);
             }
-            _ => acknowledge(change),
+            kind => {
+                acknowledge(change);
+                if kind.is_end() {
+                    self.on_end_of_another(change.pid);
+                }
+            }
         }
     }
 
@@ -156,32 +225,52 @@ impl Supervisor {
         }
     }
 
-    /// The child has ended: so do we, in the same way.
-    fn end(&mut self, change: Change, end: End) -> ! {
-        let child = self.child.pid;
+    /// The child has ended.
+    fn on_end(&mut self, change: Change, end: End) {
         // What is left of its group is asked to end too. Until it is acknowledged, no stranger has its number.
-        if let Some(group) = self.terminal.group_of(child) {
+        if let Some(group) = self.terminal.group_of(self.child.pid) {
             kill_process_group(group, Signal::TERM).unwrap_or_default();
         }
         acknowledge(change);
-        self.terminal.take_back(child);
-        while let Ok(Some(change)) = next_change() {
-            acknowledge(change);
-        }
-        if self.child.was_executed()
-            && let Err(error) = self.auditor.child_exited(child.as_raw_nonzero().get().unsigned_abs(), end)
-        {
+        self.terminal.take_back(self.child.pid);
+        let was_executed = self.child.was_executed();
+        if was_executed {
+            self.auditor.belong_to(&self.child.access);
+            let written = self.auditor.child_exited(number(self.child.pid), end);
             // The access was written down, and what it was for is over: its status is still what counts.
-            drop(output::complain(&(Error::from(error).render(Format::Text) + "\n")));
+            complain_if(written);
         }
-        match end {
-            End::Status(status) => sys::exit_now(status),
-            End::Signal(signal) => sys::signal::die_of(signal),
+        if !self.is_followed_by_another(end, was_executed) {
+            finish(end);
         }
     }
 }
 
-/// That there is no child at all is said as an error by the kernel; while ours lives or is a zombie, it cannot be.
+/// The child has ended: so do we, in the same way.
+fn finish(end: End) -> ! {
+    while let Ok(Some(change)) = next_change() {
+        acknowledge(change);
+    }
+    match end {
+        End::Status(status) => sys::exit_now(status),
+        End::Signal(signal) => sys::signal::die_of(signal),
+    }
+}
+
+fn complain_if(written: Result<(), AuditError>) {
+    if let Err(error) = written {
+        drop(output::complain(&(Error::from(error).render(Format::Text) + "\n")));
+    }
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
+}
+
+/// That there is no child at all is said as an error by the kernel. It is none while we wait with the next start.
 fn changed() -> Result<Option<Change>, SuperviseError> {
-    next_change().map_err(failed("wait for the child"))
+    match next_change() {
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        other => other.map_err(failed("wait for the child")),
+    }
 }

@@ -1,5 +1,6 @@
 //! The service manager, where there is one: it has to know that the child is the main process of the service, or it takes no
-//! message from it (`NotifyAccess=main`; sd_notify(3), `MAINPID`).
+//! message from it (`NotifyAccess=main`; sd_notify(3), `MAINPID`). And the child has to find its own pid where the manager
+//! had written ours.
 
 use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt;
@@ -7,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use rustix::process::Pid;
+
+use crate::inject::ParentEnv;
 
 /// `NOTIFY_SOCKET`, if it is one that we can reach.
 pub(super) struct Manager(Option<OsString>);
@@ -25,6 +28,21 @@ impl Manager {
         sender.set_nonblocking(true).unwrap_or_default();
         sender.send_to_addr(format!("MAINPID={}", pid.as_raw_nonzero()).as_bytes(), &address).unwrap_or_default();
     }
+}
+
+/// The environment as it would be had `own` been started in the place of `started`: what names the process that it is meant
+/// for, names the new one. `LISTEN_PID` and `WATCHDOG_PID` are checked by those whom they are for (`sd_listen_fds(3)`,
+/// `sd_watchdog_enabled(3)`); the pidfd of the old process is no use to the new one.
+pub(super) fn handed_on(parent: &ParentEnv, started: u32, own: u32) -> ParentEnv {
+    let (started, own) = (started.to_string(), own.to_string());
+    let names_it = |value: &OsStr| value.as_bytes() == started.as_bytes();
+    let was_for_it = parent.get("LISTEN_PID").is_some_and(names_it);
+    let entries = parent.iter().filter(|(name, _)| !(was_for_it && name == "LISTEN_PIDFDID"));
+    let entries = entries.map(|(name, value)| {
+        let is_pid = matches!(name.as_bytes(), b"LISTEN_PID" | b"WATCHDOG_PID" | b"SYSTEMD_EXEC_PID");
+        (name.clone(), if is_pid && names_it(value) { own.clone().into() } else { value.clone() })
+    });
+    ParentEnv::new(entries.collect())
 }
 
 /// A path, or after `@` a name in the abstract namespace (unix(7)).

@@ -4,23 +4,40 @@
 //! the same story as without supervision, asks, fetches, writes down, and becomes the command. So the supervisor has nothing
 //! to wipe, what it dies of holds nothing, and whatever holds for `exec` holds here: the child's environment, descriptors,
 //! signal mask, and the statuses of our own failures.
+//!
+//! To see whether a secret changed, another worker does the same beside the running child, and tells a digest of what it
+//! got, keyed by a random key of the supervisor: equal sets have equal digests, and a digest says nothing without the key.
+//! What it has fetched stays in it; if the child is to be started again, it is this worker that becomes it.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use ring::hmac;
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setpgid};
 
+use super::notify::handed_on;
 use super::terminal::{Group, Terminal};
 use crate::audit::Access;
+use crate::inject::ParentEnv;
+use crate::name::VariableName;
 use crate::sys;
 use crate::sys::process::{Side, fork};
 use crate::sys::signal::Mask;
 
-/// What a worker says on its channel.
+/// What a worker says on its channel; a digest follows the first.
+const FETCHED: u8 = b'd';
+const READY: u8 = b'r';
 const EXECUTING: u8 = b'x';
 const NOT_EXECUTED: u8 = b'-';
+/// What the supervisor answers.
+const NOTHING_NEW: u8 = b'=';
+const LOOK_AGAIN: u8 = b'~';
+const CHANGED: u8 = b'!';
+const START: u8 = b'>';
+
+/// A keyed digest of an injected set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest(pub(super) [u8; 32]);
 
 /// How things were when we were started: what a child gets back.
 #[derive(Clone, Copy)]
@@ -29,17 +46,44 @@ pub(super) struct StartState {
     pub(super) ignored_children: bool,
 }
 
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// To become the first child as soon as it can.
+    First,
+    /// To become another one as soon as it can.
+    Again,
+    /// To look, and to become the child when it is told to.
+    Look,
+}
+
+/// What follows from what a worker has fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It goes on to the release.
+    GoOn,
+    /// It has looked, and that was all. The reason is for the audit.
+    Done(&'static str),
+}
+
 /// The worker's own side: it lives in the process that is to become the child.
 pub struct Worker {
     channel: UnixStream,
     supervisor: Pid,
     access: Access,
+    task: Task,
+    key: hmac::Key,
 }
 
 /// The supervisor's side.
 pub(super) struct Spawned {
     pub(super) pid: Pid,
-    channel: UnixStream,
+    pub(super) access: Access,
+    pub(super) channel: UnixStream,
+    said: Vec<u8>,
+    goes_on: bool,
+    /// The worker's end is closed: it became the child, or ended.
+    pub(super) is_silent: bool,
 }
 
 /// Where a fork leads.
@@ -50,8 +94,15 @@ pub(super) enum Forked {
 
 /// Makes a worker. All signals are blocked when this is called; in the worker they are as the caller had them when this
 /// returns.
-pub(super) fn spawn(start: StartState, terminal: &Terminal, access: Access) -> io::Result<Forked> {
+pub(super) fn spawn(
+    start: StartState,
+    terminal: &Terminal,
+    access: Access,
+    task: Task,
+    key: &hmac::Key,
+) -> io::Result<Forked> {
     let (channel, workers) = UnixStream::pair()?;
+    channel.set_nonblocking(true)?;
     let supervisor = getpid();
     match fork()? {
         Side::Parent(pid) => {
@@ -60,18 +111,18 @@ pub(super) fn spawn(start: StartState, terminal: &Terminal, access: Access) -> i
             if terminal.group() == Group::Own {
                 setpgid(Some(pid), Some(pid)).unwrap_or_default();
             }
-            Ok(Forked::Supervisor(Spawned { pid, channel }))
+            Ok(Forked::Supervisor(Spawned { pid, access, channel, said: Vec::new(), goes_on: false, is_silent: false }))
         }
         Side::Child => {
             drop(channel);
-            settle(start, terminal, supervisor)?;
-            Ok(Forked::Worker(Worker { channel: workers, supervisor, access }))
+            settle(start, terminal, supervisor, task)?;
+            Ok(Forked::Worker(Worker { channel: workers, supervisor, access, task, key: key.clone() }))
         }
     }
 }
 
 /// What the worker has to change of what it was born with.
-fn settle(start: StartState, terminal: &Terminal, supervisor: Pid) -> io::Result<()> {
+fn settle(start: StartState, terminal: &Terminal, supervisor: Pid, task: Task) -> io::Result<()> {
     // kill -9 of the supervisor must not leave a child that nobody stops: it is asked to end, as `docker stop` would ask.
     set_parent_process_death_signal(Some(Signal::TERM))?;
     if getppid() != Some(supervisor) {
@@ -80,7 +131,10 @@ fn settle(start: StartState, terminal: &Terminal, supervisor: Pid) -> io::Result
     }
     if terminal.group() == Group::Own {
         setpgid(None, None)?;
-        terminal.take_over();
+        // While one only looks, the terminal is the child's.
+        if task != Task::Look {
+            terminal.take_over();
+        }
     }
     if start.ignored_children {
         sys::signal::ignore_children();
@@ -90,10 +144,10 @@ fn settle(start: StartState, terminal: &Terminal, supervisor: Pid) -> io::Result
 }
 
 impl Worker {
-    /// The process that watches this one.
+    /// The environment of the supervisor, with this process in its place where a pid is named.
     #[must_use]
-    pub fn supervisor(&self) -> Pid {
-        self.supervisor
+    pub fn hand_on(&self, parent: &ParentEnv) -> ParentEnv {
+        handed_on(parent, self.supervisor.as_raw_nonzero().get().unsigned_abs(), std::process::id())
     }
 
     /// The access under which everything about this worker is written down.
@@ -102,26 +156,121 @@ impl Worker {
         &self.access
     }
 
-    /// Tells the supervisor that the command is executed next.
-    pub fn executes(&mut self) {
-        // A supervisor that is gone cannot hear it, and has had us told to end.
-        self.channel.write_all(&[EXECUTING]).unwrap_or_default();
+    /// Whether a child was there before this one, so that policy and command may have changed since they were looked at.
+    #[must_use]
+    pub fn is_later(&self) -> bool {
+        self.task != Task::First
+    }
+
+    /// Tells the supervisor what was fetched, without telling it, and hears what is to become of it.
+    pub fn has_fetched<'v>(&mut self, injected: impl Iterator<Item = (&'v VariableName, &'v [u8])>) -> Next {
+        let mut context = hmac::Context::with_key(&self.key);
+        for (name, value) in injected {
+            for part in [name.as_str().as_bytes(), value] {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part);
+            }
+        }
+        self.say(&[&[FETCHED], context.sign().as_ref()].concat());
+        match self.task {
+            Task::First | Task::Again => Next::GoOn,
+            Task::Look => match self.hear() {
+                Some(CHANGED) => Next::GoOn,
+                Some(NOTHING_NEW) => Next::Done("nothing has changed"),
+                Some(LOOK_AGAIN) => Next::Done("something has changed; it is looked at again before a restart"),
+                _ => Next::Done("the child has ended meanwhile"),
+            },
+        }
+    }
+
+    /// Waits until the command may be executed: until the old child is gone. `false`: it may not any more.
+    #[must_use]
+    pub fn may_execute(&mut self) -> bool {
+        if self.task == Task::Look {
+            self.say(&[READY]);
+            if self.hear() != Some(START) {
+                return false;
+            }
+        }
+        self.say(&[EXECUTING]);
+        true
     }
 
     /// Tells the supervisor that it was not.
     pub fn did_not_execute(&mut self) {
-        self.channel.write_all(&[NOT_EXECUTED]).unwrap_or_default();
+        self.say(&[NOT_EXECUTED]);
+    }
+
+    /// A supervisor that is gone cannot hear it, and has had us told to end.
+    fn say(&mut self, message: &[u8]) {
+        self.channel.write_all(message).unwrap_or_default();
+    }
+
+    fn hear(&mut self) -> Option<u8> {
+        let mut answer = [0];
+        self.channel.read_exact(&mut answer).ok().map(|()| answer[0])
     }
 }
 
 impl Spawned {
+    /// Takes what was said since.
+    pub(super) fn listen(&mut self) {
+        let mut part = [0; 64];
+        loop {
+            match self.channel.read(&mut part) {
+                Ok(0) => self.is_silent = true,
+                Ok(length) => {
+                    self.said.extend_from_slice(part.get(..length).unwrap_or_default());
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => self.is_silent |= error.kind() != ErrorKind::WouldBlock,
+            }
+            return;
+        }
+    }
+
+    /// What the worker has fetched, once it said so.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        let (&FETCHED, rest) = self.said.split_first()? else { return None };
+        rest.first_chunk().copied().map(Digest)
+    }
+
+    /// Whether it only waits for its start.
+    pub(super) fn is_ready(&self) -> bool {
+        self.said.last() == Some(&READY) && self.said.len() == 1 + 32 + 1
+    }
+
     /// Of a worker that has ended: whether the command had been executed.
-    pub(super) fn was_executed(&self) -> bool {
-        // The worker's end is closed, so this does not wait; but what the command has given to others must not hold us.
-        let Ok(channel) = self.channel.try_clone() else { return true };
-        let mut said = Vec::with_capacity(8);
-        channel.set_nonblocking(true).unwrap_or_default();
-        File::from(OwnedFd::from(channel)).read_to_end(&mut said).unwrap_or_default();
-        said.last() == Some(&EXECUTING)
+    pub(super) fn was_executed(&mut self) -> bool {
+        self.listen();
+        self.said.len() > 1 + 32 && self.said.last() == Some(&EXECUTING)
+    }
+
+    /// Whether it was told that it is to be the next child.
+    pub(super) fn is_to_go_on(&self) -> bool {
+        self.goes_on
+    }
+
+    pub(super) fn nothing_new(&mut self) {
+        self.answer(NOTHING_NEW);
+    }
+
+    pub(super) fn look_again(&mut self) {
+        self.answer(LOOK_AGAIN);
+    }
+
+    pub(super) fn changed(&mut self) {
+        self.goes_on = true;
+        self.answer(CHANGED);
+    }
+
+    pub(super) fn start(&mut self) {
+        self.answer(START);
+    }
+
+    /// One that is gone is seen by its end.
+    fn answer(&mut self, word: u8) {
+        self.channel.write_all(&[word]).unwrap_or_default();
     }
 }
