@@ -41,6 +41,7 @@ mod recipes;
 mod rekey;
 mod rotate_faults;
 mod rotate_units;
+mod rotation_shows;
 mod sealed;
 mod signed;
 mod strace;

@@ -42,9 +42,9 @@ pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<
     let facts = stores::facts(files, context);
     let is_dev = environment.as_ref().is_some_and(|environment| environment.as_str() == "dev");
     let stores = stores::stores(files, is_dev, context);
-    let secrets = secrets::secrets(files, &facts, context);
+    let mut secrets = secrets::secrets(files, &facts, context);
     let bundles = bundles::bundles(files, &facts, context);
-    rotation::cross_check(files, &secrets, &bundles, &stores, context);
+    rotation::cross_check(files, &mut secrets, &bundles, &stores, context);
     let grants = grants::grants(files, context);
     let child = child::child(files, context);
     let run = child::run(files, context);

@@ -12,7 +12,7 @@ use crate::name::{ItemName, StoreName, VariableName, escape};
 use crate::policy::file::raw::{
     ApplyType, At, GenerateType, PendingWord, RawApply, RawGenerate, RawPolicy, RawRotate, RawSecret, Span, StoreType,
 };
-use crate::policy::model::{Apply, Binding, Bundle, ItemRef, Postgres, Program, Roles, Rotation, Source, Store};
+use crate::policy::model::{Apply, Binding, Bundle, ItemRef, Postgres, Program, Roles, Rotation, Source, Stage, Store};
 
 /// NAMEDATALEN - 1. PostgreSQL cuts longer names off, so that two of them may be one role.
 const LONGEST_ROLE: usize = 63;
@@ -206,7 +206,7 @@ fn own_means(at: &At<String>, rotated: &str, part: Option<&str>, context: &mut C
 /// the stage `current`, so that nobody gets a pending value by the policy that makes it.
 pub(super) fn cross_check(
     files: &[RawPolicy],
-    secrets: &BTreeMap<VariableName, Binding>,
+    secrets: &mut BTreeMap<VariableName, Binding>,
     bundles: &[Bundle],
     stores: &BTreeMap<StoreName, Store>,
     context: &mut Context<'_>,
@@ -245,6 +245,15 @@ pub(super) fn cross_check(
             context.findings.file = index;
             let message = format!("here the rotation of `{}` keeps what is not proven yet", base.variable);
             context.findings.wrong(name, message);
+        }
+    }
+    for binding in secrets.values_mut() {
+        if let Source::Item(item) = &mut binding.source
+            && item.version.is_none()
+            // What lies apart is never on the item itself, so its newest version is the current one.
+            && rotated.get(&(item.store.clone(), item.item.clone())).is_some_and(|rotated| !rotated.separate)
+        {
+            item.stage.get_or_insert(Stage::Current);
         }
     }
 }
