@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::harness::{Outcome, Scene};
 use crate::mask::Transcripts;
 use crate::rekey::{Team, pair, pair_named};
-use crate::rotate::rotating;
+use crate::rotate::{hooked, rotating};
 
 /// A sealed scene with `TOKEN` written twice and `OTHER` once.
 pub fn lived_in() -> Scene {
@@ -590,6 +590,8 @@ fn rotations() {
     let scene = rotating();
     let rotate = |words: &[&str], status| scene.verb(&[&["rotate"], words].concat()).expect_status(status);
     let absent = Scene::sealed(&["PLAIN"]).and("[secrets.A]\nrotate = {}");
+    let target = hooked("");
+    target.write_mode("accepted", b"another\n", 0o600);
     let held = rotating();
     let note = b"{\"owner\":\"ann@one, process 7\",\"since\":\"1999-01-02T03:04:05Z\"}";
     let lock = held.write_mode(".sealed.age.rotating", note, 0o600);
@@ -624,6 +626,8 @@ fn rotations() {
                 absent.verb(&["rotate", "--rollback", "A"]).expect_status(122)
             }),
             ("no store yet", &Scene::sealed(&[]).and("A = { rotate = {} }").verb(&["rotate", "A"]).expect_status(122)),
+            ("a plan with a target", &target.verb(&["rotate", "A", "--dry-run"]).expect_status(0)),
+            ("a target that refuses", &target.verb(&["rotate", "A"]).expect_status(122)),
             ("somebody else is at it", &held.verb(&["rotate", "--all"]).expect_status(122)),
         ],
     );
