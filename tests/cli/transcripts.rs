@@ -150,7 +150,6 @@ fn rotation_policy_errors() {
         ("two roles that are one", postgres("admin = \"ADMIN_URL\", roles = [\"a\", \"a\"]")),
         ("two queries", postgres("admin = \"ADMIN_URL\", role = \"a\", check = \"SELECT 1; SELECT 2\"")),
         ("two rotations of one item", "A = { rotate = {} }\nB = { item = \"a\", rotate = {} }\n".into()),
-        ("a bundle over the item", "A = { rotate = {} }\n[[bundles]]\n".into()),
         ("what lies pending", "A = { rotate = { pending = \"separate\" } }\nB = { item = \"a.pending\" }\n".into()),
     ]
     .into_iter()
