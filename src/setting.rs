@@ -94,7 +94,7 @@ impl<'e> Setting<'e> {
         });
         let context = Context {
             actor: Actor::of_this_process(caller),
-            environment: self.policy.environment.clone(),
+            environment: Some(self.policy.environment.clone()),
             service: self.policy.service.clone(),
             policy_digest: self.policy.digest.clone(),
             command,

@@ -1,4 +1,4 @@
-//! The only file with `unsafe`: what has no safe binding, and what must run before Rust's own start-up.
+//! The only place with `unsafe`: what has no safe binding, and what must run before Rust's own start-up.
 //!
 //! - [`Wiping`]: the global allocator. What it frees is zero first, whoever held it: our buffers, serde's, age's, the AWS
 //!   SDK's. Per-type wiping cannot reach copies that a library made.
@@ -6,8 +6,12 @@
 //!   SIGPIPE before `main`; a child must get both as we got them, so they are noted before that and put back before exec.
 //! - [`end_on_signals`]: while secrets are fetched, TERM, INT, HUP and QUIT end the wrapper, also as PID 1, where the kernel
 //!   drops a signal that has no handler (`kill(2)`, notes).
+//! - [`locked`]: memory that is neither swapped nor dumped; [`peer`]: who is at the other end of a socket;
 //! - [`execve`], [`execveat`]: `std::process::Command` resets SIGPIPE, mangles odd entries and prints values in its `Debug`.
 #![allow(unsafe_code)]
+
+pub mod locked;
+pub mod peer;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};

@@ -25,6 +25,18 @@ pub struct Actor {
     pub host: String,
     /// The container, if one can be told.
     pub container_id: Option<String>,
+    /// The agent that the access went through. Then parent, terminal and command are what the caller claims; uid, groups and
+    /// pid are what the kernel says of who connected.
+    pub agent: Option<AgentNote>,
+}
+
+/// The process that an access goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentNote {
+    /// Its uid.
+    pub uid: u32,
+    /// Its process.
+    pub pid: u32,
 }
 
 impl Actor {
@@ -40,6 +52,7 @@ impl Actor {
             tty: terminal(std::io::stdin().as_fd()).or_else(|| terminal(std::io::stderr().as_fd())),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             container_id: container_id(),
+            agent: None,
         }
     }
 }

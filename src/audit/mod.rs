@@ -7,6 +7,7 @@
 //! - `event`, `record`, `json`: the words and the line; `actor`: who acts;
 //! - `chain`: what ties the lines together, pure;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
+//! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`], [`mod@show`]: reading them.
 //!
 //! The format is specified in `docs/spec/audit-record.md`.
@@ -17,6 +18,7 @@ mod chain;
 mod error;
 mod event;
 mod head;
+pub mod journal;
 mod json;
 mod record;
 pub mod show;
@@ -29,7 +31,7 @@ mod tests;
 
 use std::time::SystemTime;
 
-pub use actor::Actor;
+pub use actor::{Actor, AgentNote};
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
 
@@ -45,11 +47,11 @@ use sink_stream::StreamSink;
 pub struct Context {
     /// Who acts.
     pub actor: Actor,
-    /// The environment.
-    pub environment: EnvironmentName,
+    /// The environment; none where a process speaks of itself.
+    pub environment: Option<EnvironmentName>,
     /// The service, if one was named.
     pub service: Option<ServiceName>,
-    /// [`Policy::digest`](crate::policy::model::Policy::digest).
+    /// [`Policy::digest`](crate::policy::model::Policy::digest); empty where there is no policy.
     pub policy_digest: String,
     /// The command that would receive the secrets.
     pub command: Option<CommandNote>,
@@ -183,7 +185,7 @@ impl Auditor {
         }
         let open = |sink: &Sink| match sink {
             Sink::Fd(number) => StreamSink::open(*number).map(OpenSink::Stream),
-            Sink::File { path, sync } => FileSink::open(path, *sync).map(OpenSink::File),
+            Sink::File { path, sync } => FileSink::open(path, *sync, Assurance::File).map(OpenSink::File),
             Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
         };
         let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
@@ -270,7 +272,7 @@ impl Auditor {
         let statement = Statement { event, outcome, reason, detail: None };
         let draft = Draft::new(&author, statement, &lists, SystemTime::now());
         self.sinks.iter_mut().try_for_each(|sink| match sink {
-            OpenSink::File(file) => file.write(&author, &draft),
+            OpenSink::File(file) => file.write(&author, std::slice::from_ref(&draft)),
             OpenSink::Stream(stream) => stream.write(&draft),
         })
     }

@@ -1,6 +1,7 @@
 //! Logs on real files, in folders of their own.
 
 mod file;
+mod journal;
 mod performance;
 mod schema;
 mod stream;
@@ -61,8 +62,9 @@ fn context() -> Context {
             tty: Some("/dev/pts/0".into()),
             host: "host-1".into(),
             container_id: None,
+            agent: None,
         },
-        environment: EnvironmentName::new("prod").unwrap(),
+        environment: Some(EnvironmentName::new("prod").unwrap()),
         service: Some(ServiceName::new("api").unwrap()),
         policy_digest: "ab".repeat(32),
         command: Some(CommandNote { path: "/usr/bin/api".into(), argument_count: 2 }),
