@@ -8,16 +8,17 @@ use std::time::{Instant, SystemTime};
 
 use rustix::process::DumpableBehavior;
 
+use crate::agent::{self, client};
 use crate::audit::{AuditError, Auditor, Event, Outcome, SecretNote};
 use crate::child::command::Command;
 use crate::child::exec::exec;
 use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::inject::{Limits, ParentEnv, inject};
-use crate::name::VariableName;
+use crate::name::{VariableName, show};
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::resolve::resolve;
-use crate::setting::Setting;
+use crate::setting::{Setting, load_host_file};
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, sys};
 
 /// Does what the command line says.
@@ -39,6 +40,8 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
         cli::Command::Remove(options) => change::remove(&options, &parent),
         cli::Command::Copy(options) => change::copy(&options, &parent),
         cli::Command::Init(options) => init::init(&options, &parent),
+        cli::Command::Agent(cli::agent::Agent { command: Some(command), .. }) => agent::ask::ask(&command, &parent),
+        cli::Command::Agent(cli::agent::Agent { command: None, serve }) => agent::server::serve(&serve, &parent),
         cli::Command::Audit(command) => audit_log::audit(&command),
         cli::Command::Policy(command) => lint::policy(&command, &parent),
         cli::Command::Completions { shell } => output::print(&manual::completions(shell)),
@@ -52,11 +55,17 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
 /// The command was not found, the policy does not grant, a record could not be written, a value is not to be had, or the
 /// kernel refused the exec. In each case the command was not started.
 fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Error> {
+    let host = load_host_file()?;
+    let passed_over = match client::choose(&options, parent, &host)? {
+        client::Way::Agent(socket) => return client::run(options, parent, &host, &socket),
+        client::Way::Direct { passed_over } => passed_over,
+    };
     let started = Instant::now();
     sys::keep_freed_memory();
     sys::end_on_signals();
     let setting = Setting::load(&options.selection, parent)?;
     setting.refuse_what_only_supervision_has()?;
+    setting.refuse_what_only_the_agent_gives()?;
     let mut command = Command::look_up(options.command, parent.get("PATH"))?;
     if setting.policy.pins_digests() {
         command.take_digest()?;
@@ -69,6 +78,9 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
     };
 
     let mut auditor = setting.open_auditor(&request.caller, Some(&command))?;
+    if let Some(socket) = passed_over {
+        auditor.remark(format!("the agent at `{}` was passed over: --no-agent", show(&socket)));
+    }
     let grant = match evaluate(&setting.policy, &request) {
         Verdict::Granted(grant) => grant,
         Verdict::Denied(denial) => return Err(denied(&mut auditor, denial)),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
+use crate::agent::client::ClientError;
 use crate::audit::{Actor, Auditor, CommandNote, Context};
 use crate::child::command::Command;
 use crate::cli::{Selection, UsageError};
@@ -16,8 +17,8 @@ use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, demand_trust, load, load_host};
 use crate::policy::locate::{self, Wanted};
 use crate::policy::model::{
-    AgeStore, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, RunMode, Sink, Source, SsmStore,
-    Store as StoreModel,
+    AgeStore, AgentUse, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, RunMode, Sink, Source,
+    SsmStore, Store as StoreModel,
 };
 use crate::store::age::AgeFile;
 use crate::store::aws::{Access, Notes};
@@ -62,6 +63,14 @@ impl<'e> Setting<'e> {
     pub fn of_file(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
         let policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
         Self::accept(policy, load_host_file()?, parent)
+    }
+
+    /// A policy that was loaded before, on the host of that host file: for a process that serves many.
+    ///
+    /// # Errors
+    /// The host demands a signature.
+    pub fn of_loaded(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Result<Self, Error> {
+        Self::accept(policy, host, parent)
     }
 
     fn accept(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Result<Self, Error> {
@@ -195,16 +204,7 @@ impl<'e> Setting<'e> {
     /// identity from, whether this run opens that store or not.
     #[must_use]
     pub fn own_means(&self) -> OwnMeans {
-        let sources = self.policy.stores.values().flat_map(|store| match store {
-            StoreModel::Age(store) => store.identities.as_slice(),
-            StoreModel::Kms(store) => store.identities.as_slice(),
-            StoreModel::Ssm(_) => &[],
-        });
-        let identities = sources.filter_map(|source| match source {
-            IdentitySource::Env(name) => Some(name.clone()),
-            IdentitySource::Credential(_) | IdentitySource::File(_) => None,
-        });
-        OwnMeans { identities: identities.collect(), static_aws_keys: self.aws.used_static_keys() }
+        OwnMeans { static_aws_keys: self.aws.used_static_keys(), ..identity_variables(&self.policy) }
     }
 
     /// Whether a run that asks for `names` would take static AWS keys from the environment, by what can be seen without
@@ -244,7 +244,15 @@ impl<'e> Setting<'e> {
     /// # Errors
     /// The policy says `mode = "supervise"`.
     pub fn refuse_what_only_supervision_has(&self) -> Result<(), Error> {
-        match self.policy.run.mode {
+        Self::refuse_mode(self.policy.run.mode)
+    }
+
+    /// The same for a mode that an agent has sent.
+    ///
+    /// # Errors
+    /// It is supervision.
+    pub fn refuse_mode(mode: RunMode) -> Result<(), Error> {
+        match mode {
             RunMode::Exec => Ok(()),
             RunMode::Supervise => Err(PolicyError::plain(
                 crate::error::Class::Unsupported,
@@ -256,8 +264,36 @@ impl<'e> Setting<'e> {
     }
 }
 
+/// Every variable that a store of the policy may take an identity from.
+#[must_use]
+pub fn identity_variables(policy: &Policy) -> OwnMeans {
+    let sources = policy.stores.values().flat_map(|store| match store {
+        StoreModel::Age(store) => store.identities.as_slice(),
+        StoreModel::Kms(store) => store.identities.as_slice(),
+        StoreModel::Ssm(_) => &[],
+    });
+    let identities = sources.filter_map(|source| match source {
+        IdentitySource::Env(name) => Some(name.clone()),
+        IdentitySource::Credential(_) | IdentitySource::File(_) => None,
+    });
+    OwnMeans { identities: identities.collect(), static_aws_keys: false }
+}
+
+impl Setting<'_> {
+    /// A policy that demands the agent is not gone by directly, whoever holds its means.
+    ///
+    /// # Errors
+    /// The policy says `agent = "require"`.
+    pub fn refuse_what_only_the_agent_gives(&self) -> Result<(), Error> {
+        match self.policy.run.agent {
+            AgentUse::Allow | AgentUse::Forbid => Ok(()),
+            AgentUse::Require => Err(ClientError::DemandedByPolicy(self.policy.environment.clone()).into()),
+        }
+    }
+}
+
 /// What was selected: by option, else by variable. An empty variable counts as absent.
-fn wanted(selection: &Selection, parent: &ParentEnv) -> Result<Wanted, Error> {
+pub(crate) fn wanted(selection: &Selection, parent: &ParentEnv) -> Result<Wanted, Error> {
     Ok(Wanted {
         policy: selection.policy.clone(),
         policy_variable: parent.get("VOUCHSAFE_POLICY").map(PathBuf::from),
@@ -289,7 +325,7 @@ fn unsupported(name: &StoreName, kind: &'static str) -> Error {
 
 /// There is no option for its place: what it says binds whoever runs the wrapper. No host file, no rules of the host; but
 /// one that is there and cannot be read might have had some.
-fn load_host_file() -> Result<HostFile, Error> {
+pub(crate) fn load_host_file() -> Result<HostFile, Error> {
     load_host_file_at(Path::new(HOST_FILE))
 }
 

@@ -76,6 +76,13 @@ impl Journal {
 }
 
 impl Access {
+    /// For what is done later because of this access.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let (journal, context) = (self.journal.clone(), Arc::clone(&self.context));
+        Self { journal, context, id: self.id.clone(), request_ids: Vec::new() }
+    }
+
     /// What ties its records together.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -171,7 +178,7 @@ impl Writer {
         for (index, entry) in batch.into_iter().enumerate() {
             let answer = match refused.next_if(|(at, _)| *at == index) {
                 Some((_, error)) => Err(error),
-                None => written.as_ref().map(|()| ()).map_err(|error| AuditError::Together(Arc::clone(error))),
+                None => written.clone().map_err(AuditError::Together),
             };
             // Whoever asked may have gone away; the record stands all the same.
             entry.written.send(answer).unwrap_or_default();

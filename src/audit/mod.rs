@@ -35,6 +35,7 @@ pub use actor::{Actor, AgentNote};
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
 
+use crate::agent::client::ReleasedByAgent;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;
 use crate::policy::model::{Binding, Sink, Source};
@@ -96,6 +97,8 @@ pub struct Auditor {
     access: String,
     /// For the next record.
     request_ids: Vec<String>,
+    /// For the record of the next request.
+    remark: Option<String>,
 }
 
 enum OpenSink {
@@ -103,7 +106,8 @@ enum OpenSink {
     Stream(StreamSink),
 }
 
-/// Proof that an access was granted and that its request is written down in every sink. Made by [`Auditor::request`].
+/// Proof that an access was granted and that its request is written down in every sink. Made by [`Auditor::request`] and
+/// [`journal::Access::request`].
 ///
 /// ```compile_fail,E0451
 /// fn forge<'p>(grant: vouchsafe::policy::eval::Grant<'p>) -> vouchsafe::audit::Permit<'p> {
@@ -136,8 +140,8 @@ impl<'p> Permit<'p> {
     }
 }
 
-/// Proof that the release of `T` is written down in every sink. Made by [`Auditor::release`]. No `Debug`: it holds
-/// plaintext.
+/// Proof that the release of `T` is written down in every sink: by [`Auditor::release`], by [`journal::Access::release`], or by
+/// the agent that sent it. No `Debug`: it holds plaintext.
 ///
 /// ```compile_fail,E0451
 /// let released = vouchsafe::audit::Released { inner: () };
@@ -148,6 +152,11 @@ pub struct Released<T> {
 }
 
 impl<T> Released<T> {
+    /// What an agent has released: the record is in its log.
+    pub(crate) fn by_agent(inner: T, _proof: &ReleasedByAgent) -> Self {
+        Self { inner }
+    }
+
     /// What was released.
     pub fn into_inner(self) -> T {
         self.inner
@@ -189,7 +198,7 @@ impl Auditor {
             Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
         };
         let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Self { sinks, context, access: new_access()?, request_ids: Vec::new() })
+        Ok(Self { sinks, context, access: new_access()?, request_ids: Vec::new(), remark: None })
     }
 
     /// The records that follow are about another command: for a process that serves many.
@@ -208,12 +217,18 @@ impl Auditor {
         self.request_ids.extend(ids);
     }
 
+    /// The record of the next request says this too.
+    pub fn remark(&mut self, text: String) {
+        self.remark = Some(text);
+    }
+
     /// Writes down what is going to be fetched. Until this has returned, nothing may be.
     ///
     /// # Errors
     /// A sink did not take the record: there is no access.
     pub fn request<'p>(&mut self, grant: Grant<'p>) -> Result<Permit<'p>, AuditError> {
-        self.append(Event::AccessRequested, Outcome::Allowed, None, asked_for(&grant))?;
+        let remark = self.remark.take();
+        self.append(Event::AccessRequested, Outcome::Allowed, remark.as_deref(), asked_for(&grant))?;
         Ok(Permit { grant })
     }
 

@@ -4,6 +4,7 @@
 //! `--help`. Its error messages are rewritten, because they cite what was typed, and a secret typed in the wrong place must
 //! not end up on a terminal that is recorded, or in a log of CI.
 
+pub mod agent;
 mod usage;
 
 use std::ffi::OsString;
@@ -76,6 +77,8 @@ pub enum Command {
     Copy(Copy),
     /// Write a first policy, identity and sealed file that work at once.
     Init(Init),
+    /// Serve the secrets of this host to its services, over a Unix socket.
+    Agent(agent::Agent),
     /// Read and verify audit logs.
     #[command(subcommand)]
     Audit(Audit),
@@ -114,6 +117,9 @@ pub struct Run {
     /// Ask for these secrets only, instead of all that the policy injects.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Option<Vec<VariableName>>,
+    /// Whether to go through the agent.
+    #[command(flatten)]
+    pub through: agent::Through,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -106,12 +106,14 @@ fn may_lock() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
     fn a_block_is_zero_writable_and_whole_pages() {
         let mut block = Locked::new(5000).unwrap();
-        assert!(block.len() >= 5000 && block.len() % rustix::param::page_size() == 0);
+        assert!(block.len() >= 5000 && block.len().is_multiple_of(rustix::param::page_size()));
         assert!(block.iter().all(|byte| *byte == 0));
         block[4999] = 7;
         assert_eq!(block[4999], 7);
@@ -121,7 +123,8 @@ mod tests {
     fn the_kernel_says_that_it_is_locked_and_not_dumped() {
         let block = Locked::new(1).unwrap();
         let start = format!("{:x}-", block.as_ptr() as usize);
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut maps = String::new();
+        std::fs::File::open("/proc/self/smaps").unwrap().read_to_string(&mut maps).unwrap();
         let own =
             maps.split('\n').skip_while(|line| !line.starts_with(&start)).find(|line| line.starts_with("VmFlags"));
         let flags: Vec<&str> = own.unwrap().split_whitespace().collect();

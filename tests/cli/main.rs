@@ -14,6 +14,8 @@
     unreachable_pub
 )]
 
+mod agent;
+mod agent_scene;
 mod audit;
 mod aws;
 mod bad_input;

@@ -8,7 +8,7 @@ use super::FrameError;
 use crate::inject::OwnMeans;
 use crate::name::VariableName;
 use crate::policy::eval::Pin;
-use crate::policy::model::{AwsRole, ChildRules, Inherit, OnChange, OnCollision, RunMode, RunRules, Stage};
+use crate::policy::model::{AgentUse, AwsRole, ChildRules, Inherit, OnChange, OnCollision, RunMode, RunRules, Stage};
 use crate::policy::pattern::Pattern;
 
 /// A word of the model that goes over the wire by its place in this list: a new one is added at the end.
@@ -159,6 +159,7 @@ impl From<&RunRules> for RunWire {
 impl From<RunWire> for RunRules {
     fn from(wire: RunWire) -> Self {
         Self {
+            agent: AgentUse::Allow,
             mode: wire.mode.into(),
             deadline: Duration::from_millis(wire.deadline),
             on_change: wire.on_change.into(),

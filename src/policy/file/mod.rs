@@ -105,6 +105,15 @@ pub fn parse_host_text(text: &str, path: &Path) -> Result<HostFile, PolicyError>
     raw.and_then(|raw| convert::host_file(&raw, &mut context)).ok_or_else(|| findings.into_error(&sources))
 }
 
+/// Whether the file at `path` is a base: one that others extend, and that speaks for no environment itself. A file that
+/// cannot be read is none; [`load`] says what is wrong with it.
+#[must_use]
+pub fn is_base(path: &Path) -> bool {
+    let Ok(text) = checked_file::read_text(path, Use::Public, LARGEST) else { return false };
+    let raw = syntax::parse::<RawPolicy>(&text, &mut Findings::default());
+    raw.is_ok_and(|raw| raw.environment.is_some_and(|at| at.as_str() == "*"))
+}
+
 /// Refuses a policy whose signature the host demands: this build cannot verify one, and a demand that is not met is no
 /// access.
 ///
