@@ -107,6 +107,9 @@ impl Cause for ClientError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Denied { log: Some(log), .. } => Some(format!("vouchsafe audit show {log}   # as root: says why")),
+            Self::Denied { log: None, .. } => {
+                Some("to go by a policy of your own instead: vouchsafe run --policy FILE -- COMMAND".into())
+            }
             Self::Demanded => Some("vouchsafe run --agent --env ENVIRONMENT -- COMMAND".into()),
             Self::DemandedByPolicy(environment) => {
                 Some(format!("vouchsafe run --agent --env {environment} -- COMMAND"))
@@ -121,7 +124,6 @@ impl Cause for ClientError {
             }
             Self::Busy(_)
             | Self::Closed(_)
-            | Self::Denied { log: None, .. }
             | Self::Frame(_)
             | Self::Io { .. }
             | Self::Senseless

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Agent;
 use super::policies::Served;
-use crate::agent::cache::Found;
+use super::rendered::{Held, encode, not_held, note_of, stale_seconds};
 use crate::agent::failure::Failure;
-use crate::agent::protocol::reply::{Granted, Plain, Refusal, Reply, Value};
+use crate::agent::protocol::encode_reply;
+use crate::agent::protocol::reply::{Refusal, Reply};
 use crate::agent::protocol::request::{Ask, CommandClaim, Request};
-use crate::agent::protocol::rules::ChildWire;
-use crate::agent::protocol::{FrameError, encode_reply};
 use crate::audit::journal::Access;
 use crate::audit::{Actor, AuditError, CommandNote, Context, Event, Outcome, Permit, Released, SecretNote};
 use crate::error::{Cause, Class, Error};
@@ -21,9 +20,9 @@ use crate::name::{StoreName, show};
 use crate::policy::eval::{Caller, CommandFacts, Denial, Verdict, evaluate, mismatches};
 use crate::policy::model::AgentUse;
 use crate::policy::{self};
-use crate::resolve::{Order, Resolved, orders, resolve};
+use crate::resolve::{Order, orders, resolve};
 use crate::secret::Secret;
-use crate::store::{Answer, Store, StoreError, StoreErrorKind, Wanted};
+use crate::store::Store;
 use crate::sys::peer::Credentials;
 
 /// Who is connected, as the kernel said when the connection was accepted.
@@ -221,95 +220,8 @@ fn refresh_later(agent: &Rc<Agent>, served: &Arc<Served>, order: Order, access: 
     });
 }
 
-fn note_of(store: &StoreName, wanted: &Wanted) -> SecretNote {
-    let item = match wanted {
-        Wanted::Item { item, .. } => item.to_string(),
-        Wanted::Bundle { path, .. } => path.clone(),
-        Wanted::Ciphertext { .. } => String::new(),
-    };
-    SecretNote { name: item.clone(), store: store.to_string(), item, ..SecretNote::default() }
-}
-
-/// Store, item and seconds of whatever was served past its time.
-fn stale_seconds(fetched: &[(Order, Found)]) -> Vec<(String, String, u64)> {
-    let mut out = Vec::new();
-    for (order, found) in fetched {
-        for (index, past) in &found.stale {
-            let seconds = past.as_secs().max(1);
-            let store = order.store().to_string();
-            match (order.wanted().get(*index), found.answers.get(*index)) {
-                (_, Some(Answer::Bundle(items))) => {
-                    out.extend(items.iter().map(|(item, _)| (store.clone(), item.to_string(), seconds)));
-                }
-                (Some(Wanted::Item { item, .. }), _) => out.push((store, item.to_string(), seconds)),
-                (Some(_), _) => out.push((store, String::new(), seconds)),
-                (None, _) => {}
-            }
-        }
-    }
-    out
-}
-
-fn encode(
-    served: &Served,
-    access: &str,
-    pin: policy::eval::Pin,
-    resolved: &Resolved,
-    stale_of: impl Fn(&SecretNote) -> Option<u64>,
-) -> Result<Secret, FrameError> {
-    let policy = &served.policy;
-    let own = crate::setting::identity_variables(policy);
-    let values = resolved.values().iter().map(|value| Value {
-        name: value.name.as_str(),
-        bytes: Plain(value.secret.expose()),
-        version: value.note.version,
-        stage: value.note.stage.and_then(stage),
-        stale_seconds: stale_of(&value.note),
-    });
-    encode_reply(&Reply::Granted(Granted {
-        policy: from_hex(&policy.digest),
-        access: from_hex(access),
-        pin: pin.into(),
-        child: ChildWire::of(&policy.child, &own),
-        run: (&policy.run).into(),
-        values: values.collect(),
-    }))
-}
-
-fn stage(word: &'static str) -> Option<crate::agent::protocol::rules::StageWire> {
-    use crate::policy::model::Stage;
-    [Stage::Current, Stage::Pending, Stage::Previous].into_iter().find(|stage| stage.word() == word).map(Into::into)
-}
-
-/// The bytes of our own hexadecimal digits.
-fn from_hex<const N: usize>(text: &str) -> [u8; N] {
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).unwrap_or_default();
-        *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
-    }
-    bytes
-}
-
-/// The answers to one order, for [`resolve`], which asks for exactly that.
-struct Held {
-    order: Order,
-    answers: Vec<Answer>,
-}
-
-impl Store for Held {
-    fn fetch(&mut self, wanted: &[Wanted], _deadline: Instant) -> Result<Vec<Answer>, StoreError> {
-        if wanted == self.order.wanted() {
-            Ok(std::mem::take(&mut self.answers))
-        } else {
-            Err(not_held(self.order.store()))
-        }
-    }
-}
-
-fn not_held(store: &StoreName) -> StoreError {
-    StoreError { store: store.clone(), kind: StoreErrorKind::NotOffered { what: "answer to what was not asked" } }
-}
+/// So many of the names that were asked for in vain are written down.
+const NAMES_OF_A_DENIAL: usize = 64;
 
 /// Why there is nothing, for the record alone.
 struct Denied {
@@ -325,7 +237,8 @@ impl Denied {
     fn of(denial: &Denial) -> Self {
         let (Denial::NotGranted { names, .. } | Denial::Unknown { names, .. }) = denial;
         let named = |name: &crate::name::VariableName| SecretNote { name: name.to_string(), ..SecretNote::default() };
-        Self { reason: denial.to_string(), secrets: names.iter().map(named).collect() }
+        // What is asked for is the caller's to choose; how much of it is written down is not.
+        Self { reason: denial.to_string(), secrets: names.iter().take(NAMES_OF_A_DENIAL).map(named).collect() }
     }
 }
 

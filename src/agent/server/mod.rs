@@ -3,6 +3,7 @@
 //! - [`start`]: from the command line to the loop, and to its end; [`socket`]: where it listens; [`notify`]: what systemd hears;
 //!   [`log`]: what everybody else hears;
 //! - [`connection`]: frames and their time; [`limits`]: how many; [`access`]: one request, the story of this module;
+//!   [`rendered`]: its values on their way;
 //! - [`policies`]: what is served; [`fetch`]: asking stores, in threads of their own.
 //!
 //! A client is a request, not an authority: who it is says the kernel, what it may have says the policy that the agent has
@@ -15,6 +16,7 @@ mod limits;
 pub(crate) mod log;
 mod notify;
 pub mod policies;
+mod rendered;
 mod socket;
 mod start;
 
@@ -127,6 +129,10 @@ impl Agent {
         // Once, not for each of a thousand requests.
         if self.audit_works.replace(false) {
             log(Level::Error, "audit.failed", json!({ "message": error.to_string() }));
+        }
+        // Nothing will ever be written again, so nothing given; whoever started us can start us anew.
+        if matches!(error, AuditError::Ended) {
+            self.stopping.send_replace(true);
         }
     }
 

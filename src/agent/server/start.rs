@@ -181,6 +181,7 @@ async fn run(
     note_changes(agent, changes).await?;
     notify.tell("READY=1\nSTATUS=serving");
 
+    let mut stopping = agent.stopping.subscribe();
     let mut sweep = tokio::time::interval(SWEEP);
     let mut alive = tokio::time::interval(notify.watchdog.unwrap_or(SWEEP));
     loop {
@@ -196,6 +197,7 @@ async fn run(
             _ = hangup.recv() => reload(agent, notify).await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = stopping.wait_for(|stopping| *stopping) => break,
             _ = sweep.tick() => agent.cache.sweep(),
             _ = alive.tick() => if notify.watchdog.is_some() {
                 notify.tell("WATCHDOG=1");
