@@ -4,10 +4,10 @@ use crate::harness::Scene;
 use crate::{copy_program, have};
 
 /// The static binary that `integration/run` has built.
-fn static_binary() -> Option<std::path::PathBuf> {
+pub fn static_binary() -> Option<std::path::PathBuf> {
     let path = std::env::var_os("VOUCHSAFE_STATIC").map(std::path::PathBuf::from);
     if path.is_none() {
-        println!("\nSKIPPED: the empty root folder (needs the static binary, which integration/run builds)");
+        println!("\nSKIPPED: the empty root folder, containers (need the static binary, which integration/run builds)");
     }
     path
 }

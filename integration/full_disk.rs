@@ -9,7 +9,7 @@ use crate::sealed::{Content, Sealed};
 use crate::strace::{baseline, inject, points};
 
 /// A mount, undone when dropped. Made within a scene, so it has to be dropped before that.
-struct Mounted {
+pub struct Mounted {
     at: PathBuf,
 }
 
@@ -40,8 +40,14 @@ fn skip(why: &str) {
     println!("\nSKIPPED: {test} (mounting: {why})");
 }
 
+/// 64 KiB of memory as a disk; says loudly where this machine does not let us.
+pub fn mounted_tmpfs(scene: &Scene, at: &Path) -> Option<Mounted> {
+    let mounted = Mounted::mount(scene, at, &["-t", "tmpfs", "-o", "size=64k,mode=0700", "none"]);
+    mounted.map_err(|why| skip(&why)).ok()
+}
+
 /// Fills a file system to its last byte.
-fn fill(folder: &Path) -> PathBuf {
+pub fn fill(folder: &Path) -> PathBuf {
     use std::io::Write;
     let path = folder.join("filler");
     let mut filler = std::fs::File::create(&path).unwrap();

@@ -1,5 +1,6 @@
-//! Real parts: stock age, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS.
+//! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
+//! double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, the examples of `deploy/` by the tools of their
+//! platforms, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -24,16 +25,27 @@ mod agent;
 mod agent_scene;
 mod audit_faults;
 mod aws;
+mod containers;
 mod crowd;
+mod deploy;
 mod empty_root;
 mod faults;
 mod full_disk;
+mod generate;
 #[path = "../tests/cli/harness.rs"]
 mod harness;
 mod held;
 mod leaks;
+mod mariadb;
+mod namespaces;
 mod other_uids;
+mod postgres;
+mod recipes;
+mod rekey;
+mod rotate_faults;
+mod rotate_units;
 mod sealed;
+mod signed;
 mod strace;
 mod trace;
 

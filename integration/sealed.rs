@@ -84,11 +84,20 @@ impl Sealed {
         self.content_of(&self.scene.path("store/store.age"))
     }
 
-    pub fn content_of(&self, file: &Path) -> Content {
+    /// The whole document.
+    pub fn document(&self) -> serde_json::Value {
+        self.document_of(&self.scene.path("store/store.age"))
+    }
+
+    fn document_of(&self, file: &Path) -> serde_json::Value {
         let key = std::fs::read_to_string(self.scene.path("identity.key")).unwrap();
         let identity: age::x25519::Identity = key.trim().parse().unwrap();
         let plaintext = age::decrypt(&identity, &std::fs::read(file).unwrap()).unwrap();
-        let document: serde_json::Value = serde_json::from_slice(&plaintext).unwrap();
+        serde_json::from_slice(&plaintext).unwrap()
+    }
+
+    pub fn content_of(&self, file: &Path) -> Content {
+        let document = self.document_of(file);
         let items = document["items"].as_object().unwrap().iter();
         Content {
             generation: document["generation"].as_u64().unwrap(),

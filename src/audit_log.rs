@@ -1,17 +1,25 @@
-//! `vouchsafe audit`: reading logs. Read-only, and needs no policy.
+//! `vouchsafe audit`: reading logs. Read-only; a policy is needed only to find logs, and by the report.
+//!
+//! `verify` is here; `show`, `who_has` and `report` have files of their own, and `sources` says which logs they read.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+mod report;
+mod show;
+mod sources;
+mod who_has;
+
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::audit::show::{Form, show};
-use crate::audit::verify::{Report, Start, State, Unreadable, verify};
+use crate::audit::verify::{Report, Start, State, verify};
 use crate::cli;
 use crate::error::Error;
+use crate::inject::ParentEnv;
 use crate::output;
+
+pub use report::PrincipalReport;
+pub use who_has::Holding;
 
 /// What `vouchsafe audit verify --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -56,15 +64,15 @@ impl From<&Report> for Verification {
 /// Does what `vouchsafe audit` was asked for.
 ///
 /// # Errors
-/// A log cannot be read; `verify` found something.
-pub fn audit(command: &cli::Audit) -> Result<(), Error> {
+/// A log cannot be read; `verify` found something; `who-has --stale` did; there is no policy to report on.
+pub fn audit(command: &cli::Audit, parent: &ParentEnv) -> Result<(), Error> {
     match command {
-        cli::Audit::Verify { files, anywhere, json } => {
+        cli::Audit::Report(options) => report::report(options, parent),
+        cli::Audit::Show(options) => show::show(options),
+        cli::Audit::Verify(cli::Verify { files, anywhere, json }) => {
             verify_logs(files, if *anywhere { Start::Anywhere } else { Start::Beginning }, *json)
         }
-        cli::Audit::Show { files, json } => {
-            files.iter().try_for_each(|path| show_log(path, if *json { Form::Json } else { Form::Table }))
-        }
+        cli::Audit::WhoHas(options) => who_has::who_has(options, parent),
     }
 }
 
@@ -93,15 +101,4 @@ fn verify_logs(files: &[PathBuf], start: Start, json: bool) -> Result<(), Error>
         output::print(&(text + "\n"))?;
     }
     report.failure().map_or(Ok(()), |failure| Err(failure.into()))
-}
-
-fn show_log(path: &Path, form: Form) -> Result<(), Error> {
-    let unreadable = |error| Unreadable { path: path.to_owned(), error };
-    let mut log = BufReader::new(File::open(path).map_err(unreadable)?);
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    match show(&mut log, form, &mut out).and_then(|()| out.flush()) {
-        // Whoever reads has what it wanted.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| unreadable(error).into()),
-    }
 }

@@ -75,6 +75,39 @@ pub fn of_this_process(with_group_names: bool) -> Caller {
     }
 }
 
+/// The caller that a user of this host would be: by name, or by number, which need not be in `/etc/passwd`. `None` if there is
+/// no such name.
+#[must_use]
+pub fn of_principal(name_or_uid: &str) -> Option<Caller> {
+    principal(name_or_uid, &read_database("/etc/passwd"), &read_database("/etc/group"))
+}
+
+/// As a login would: the group of the user's entry, and every group that lists the user (passwd(5), group(5)).
+fn principal(name_or_uid: &str, passwd: &str, group: &str) -> Option<Caller> {
+    let is_number = !name_or_uid.is_empty() && name_or_uid.bytes().all(|byte| byte.is_ascii_digit());
+    let uid = match is_number {
+        true => name_or_uid.parse().ok()?,
+        false => passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            (fields.first() == Some(&name_or_uid)).then(|| fields.get(2)?.parse().ok())?
+        })?,
+    };
+    let user = name_of(uid, passwd);
+    let of_entry = user.as_deref().and_then(|user| {
+        let entry = passwd.lines().find(|line| line.split(':').next() == Some(user))?;
+        entry.split(':').nth(3)?.parse::<u32>().ok()
+    });
+    let listing = group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (gid, members) = (fields.nth(2)?.parse::<u32>().ok()?, fields.next()?);
+        members.split(',').any(|member| Some(member) == user.as_deref()).then_some(gid)
+    });
+    let mut gids: Vec<u32> = of_entry.into_iter().chain(listing).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    gids.retain(|gid| seen.insert(*gid));
+    Some(Caller { uid, user, groups: gids.into_iter().map(|gid| (gid, name_of(gid, group))).collect() })
+}
+
 /// An absent or unreadable database means that nobody has a name; a grant by name then does not match, which is safe.
 fn read_database(path: impl AsRef<Path>) -> String {
     let mut bytes = Vec::new();
@@ -117,5 +150,18 @@ mod tests {
         assert_eq!(name_of(5, passwd), None);
         assert_eq!(name_of(0, ""), None);
         assert_eq!(name_of(7, "short:x\n:x:7:7:::\nlong:x:99999999999:1:::"), None);
+    }
+    #[test]
+    fn a_user_has_the_groups_that_a_login_would_give() {
+        let passwd = "root:x:0:0:::\napi:x:1001:1002:::\n";
+        let group = "root:x:0:\nservices:x:1002:other\nstaff:x:50:x,api\nadm:x:4:apix,xapi\nagain:x:1002:api\n";
+        let named = |gid, name: &str| (gid, Some(name.to_owned()));
+        let api =
+            Caller { uid: 1001, user: Some("api".into()), groups: vec![named(1002, "services"), named(50, "staff")] };
+        assert_eq!(principal("api", passwd, group), Some(api.clone()));
+        assert_eq!(principal("1001", passwd, group), Some(api));
+        assert_eq!(principal("7", passwd, group), Some(Caller { uid: 7, user: None, groups: Vec::new() }));
+        assert_eq!(principal("nobody", passwd, group), None);
+        assert_eq!(principal("", passwd, group), None);
     }
 }

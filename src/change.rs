@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{IsTerminal, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
@@ -14,14 +14,14 @@ use crate::audit::{AuditError, Event, Outcome, SecretNote, WritePermit};
 use crate::checked_file::plain_io;
 use crate::cli;
 use crate::error::{Cause, Class, Error};
-use crate::generate::generate;
 use crate::inject::ParentEnv;
 use crate::inspect::{NoItem, bound_item, note_of};
 use crate::name::{VariableName, show};
 use crate::policy::eval::Caller;
-use crate::policy::model::{Alphabet, Generate, ItemRef, Password, Policy, Stage};
+use crate::policy::model::{Alphabet, Generate, ItemRef, Password, Policy, Random, Stage};
 use crate::prompt::Silence;
 use crate::resolve::{pick, place_of};
+use crate::rotate::generate::{Generated, generate};
 use crate::secret::Secret;
 use crate::setting::Setting;
 use crate::store::document::MAX_VALUE;
@@ -29,8 +29,8 @@ use crate::store::{Answer, Author, Fetched, Versions, Wanted};
 use crate::{caller, output};
 
 /// What `--generate` makes where the policy says nothing: 43 characters of 6 bits are 258 bits.
-const DEFAULT_GENERATE: Password =
-    Password { length: 43, alphabet: Alphabet::UrlSafe, exclude: Vec::new(), require: Vec::new() };
+const DEFAULT_GENERATE: Random =
+    Random::Password(Password { length: 43, alphabet: Alphabet::UrlSafe, exclude: Vec::new(), require: Vec::new() });
 
 /// `vouchsafe set`.
 ///
@@ -41,13 +41,17 @@ pub fn set(options: &cli::Set, parent: &ParentEnv) -> Result<(), Error> {
     let item = bound_item(&setting.policy, &options.name)?.clone();
     refuse_fixed(&options.name, &item)?;
     setting.open_versions(&item.store)?.refuse_unwritable()?;
-    let value = value_for(options, &setting.policy)?;
+    let Generated { value, public } = value_for(options, &setting.policy)?;
     let version = write_one(&setting, &options.name, &item, Event::SecretWritten, |store, author| {
         let written = store.put(&item.item, value, author, false, setting.deadline())?;
         written.map(Some).ok_or_else(|| ChangeError::Exists(options.name.clone()).into())
     })?;
     let version = version.map(|version| format!("version {version}")).unwrap_or_default();
-    output::print(&format!("{} is {version}\n", options.name))
+    output::print(&format!("{} is {version}\n", options.name))?;
+    match public {
+        Some(public) => output::print(&format!("its public half, which is no secret:\n{}\n", public.trim_end())),
+        None => Ok(()),
+    }
 }
 
 /// `vouchsafe remove`.
@@ -171,7 +175,8 @@ fn carry_out<T>(
     }
 }
 
-fn author(caller: &Caller) -> String {
+/// Who writes, for whoever looks at a version later.
+pub(crate) fn author(caller: &Caller) -> String {
     let user = caller.user.clone().unwrap_or_else(|| format!("uid {}", caller.uid));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let text = crate::name::escape(&format!("{user}@{host}"));
@@ -194,14 +199,18 @@ fn refuse_fixed(name: &VariableName, item: &ItemRef) -> Result<(), Error> {
 }
 
 /// The value to write.
-fn value_for(options: &cli::Set, policy: &Policy) -> Result<Secret, Error> {
-    let value = if options.generate {
+fn value_for(options: &cli::Set, policy: &Policy) -> Result<Generated, Error> {
+    if options.generate {
         let rotation = policy.secrets.get(&options.name).and_then(|binding| binding.rotate.as_ref());
-        match rotation.map(|rotation| &rotation.generate) {
-            Some(Generate::Password(password)) => generate(password)?,
-            _ => generate(&DEFAULT_GENERATE)?,
-        }
-    } else if let Some(path) = &options.from_file {
+        return match rotation.map(|rotation| &rotation.generate) {
+            Some(Generate::Command(program)) => {
+                Err(ChangeError::ByProgram(options.name.clone(), program.path.clone()).into())
+            }
+            Some(Generate::Random(what)) => Ok(generate(what)?),
+            None => Ok(generate(&DEFAULT_GENERATE)?),
+        };
+    }
+    let value = if let Some(path) = &options.from_file {
         from_file(path)?
     } else if std::io::stdin().is_terminal() {
         from_prompt(&options.name)?
@@ -214,7 +223,7 @@ fn value_for(options: &cli::Set, policy: &Policy) -> Result<Secret, Error> {
     if value.expose().contains(&0) {
         return Err(ChangeError::Nul.into());
     }
-    Ok(value)
+    Ok(Generated { value, public: None })
 }
 
 fn from_file(path: &Path) -> Result<Secret, Error> {
@@ -265,7 +274,7 @@ fn from_prompt(name: &VariableName) -> Result<Secret, Error> {
 /// The store has the change, the log has the request and not how it ended. Whoever is told only of the log would think that
 /// nothing happened.
 #[derive(Debug)]
-struct Unrecorded(AuditError);
+pub(crate) struct Unrecorded(pub(crate) AuditError);
 
 impl fmt::Display for Unrecorded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -286,6 +295,7 @@ impl Cause for Unrecorded {
 /// Why nothing was written. No content.
 #[derive(Debug)]
 enum ChangeError {
+    ByProgram(VariableName, PathBuf),
     Differ,
     Empty,
     Exists(VariableName),
@@ -299,6 +309,9 @@ enum ChangeError {
 impl fmt::Display for ChangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ByProgram(name, program) => {
+                write!(f, "the policy has the value of `{name}` made by `{}`, which `set` does not run", show(program))
+            }
             Self::Differ => write!(f, "the two values differ; nothing was written"),
             Self::Empty => write!(f, "the value is empty; nothing was written"),
             Self::Exists(name) => write!(f, "`{name}` has a value there already and was not written"),
@@ -319,7 +332,8 @@ impl Cause for ChangeError {
     fn class(&self) -> Class {
         match self {
             Self::NotCovered(_) => Class::Internal,
-            Self::Differ
+            Self::ByProgram(..)
+            | Self::Differ
             | Self::Empty
             | Self::Exists(_)
             | Self::Field(_)
@@ -331,6 +345,7 @@ impl Cause for ChangeError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::ByProgram(name, program) => Some(format!("{} | vouchsafe set {name}", show(program))),
             Self::Empty => Some("if that is meant: --allow-empty".into()),
             Self::Exists(_) => Some("if that is meant: --overwrite".into()),
             Self::Field(_) => Some("bind the whole item under a name with `inject = false`, and set that".into()),

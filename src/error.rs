@@ -16,7 +16,7 @@ pub enum Class {
     Audit,
     /// Somebody else rotates.
     Busy,
-    /// `check` found something due or missing; `rotate` left something to do.
+    /// `check` found something due or missing.
     Due,
     /// The policy does not grant what was asked.
     Denied,
@@ -125,8 +125,10 @@ impl Class {
             Self::Audit => "the audit record could not be written, so there was no access",
             Self::Busy => "somebody else rotates",
             Self::Denied => "the policy does not grant it",
-            Self::Differences => "reserved for `policy diff`: the policies differ",
-            Self::Due => "`check`: something is due, missing or incomplete; `rotate`: something is left to do",
+            Self::Differences => "`policy diff`: the policies differ",
+            Self::Due => {
+                "`check`: something is due, missing or incomplete; `rotate`, `rekey`: something is left to do; `audit who-has --stale`: an old version is still held"
+            }
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",
             Self::Incomplete => "`audit verify`: records are missing",

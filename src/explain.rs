@@ -44,7 +44,8 @@ pub struct Explanation {
     kept: Vec<String>,
     /// What is set besides.
     set: Vec<String>,
-    /// Names that the parent environment and a secret both have, where the policy does not say who wins.
+    /// Names that the parent environment and a secret both have, or `NAME_FILE` beside a secret `NAME`, where the policy does
+    /// not say who wins.
     collisions: Vec<String>,
     /// Where the access would be written down.
     audit: Vec<String>,
@@ -113,7 +114,7 @@ fn explanation(options: &cli::Explain, setting: &Setting<'_>, parent: &ParentEnv
     let names: BTreeSet<&VariableName> = asked.iter().copied().collect();
     let own = OwnMeans { static_aws_keys: setting.would_use_static_keys(&names), ..setting.own_means() };
     let plan = plan(parent, &policy.child, &own, &names);
-    let collisions: Vec<String> = plan.collisions.iter().map(ToString::to_string).collect();
+    let collisions: Vec<String> = plan.collisions.iter().chain(&plan.twins).map(ToString::to_string).collect();
     let text = |name: &std::ffi::OsString| escape(&name.to_string_lossy());
     Ok(Explanation {
         policy: policy.files.first().map(|path| show(path)).unwrap_or_default(),

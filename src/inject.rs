@@ -72,6 +72,8 @@ pub enum Removal {
     Role,
     /// A static AWS key that the wrapper used.
     StaticKey,
+    /// `NAME_FILE`, where `NAME` is a secret and the policy says that secrets win.
+    Twin,
 }
 
 impl Removal {
@@ -86,6 +88,7 @@ impl Removal {
             Self::Replaced => "replaced",
             Self::Role => "[child] aws_role = \"strip\"",
             Self::StaticKey => "an AWS key that the wrapper used",
+            Self::Twin => "programs that know it read that file instead of the secret",
         }
     }
 }
@@ -183,6 +186,7 @@ pub fn plan<'e>(
         removed: Vec::new(),
         yielded: BTreeSet::new(),
         collisions: Vec::new(),
+        twins: Vec::new(),
     };
     for (name, value) in parent.iter() {
         if let Some(why) = removal(name, value, rules, own) {
@@ -190,20 +194,30 @@ pub fn plan<'e>(
             continue;
         }
         let checked = name.to_str().and_then(|text| VariableName::new(text).ok());
-        match checked {
-            Some(checked) if secrets.contains(&checked) => match rules.on_collision {
-                OnCollision::Error => plan.collisions.push(checked),
+        let secret = checked.as_ref().and_then(|checked| stands_for(checked, secrets));
+        match (checked, secret) {
+            (Some(checked), Some(secret)) => match rules.on_collision {
+                OnCollision::Error if checked == *secret => plan.collisions.push(checked),
+                OnCollision::Error => plan.twins.push(checked),
                 OnCollision::Inherited => {
-                    plan.yielded.insert(checked);
+                    plan.yielded.insert(secret.clone());
                     plan.kept.push((name, value));
                 }
-                OnCollision::Secret => plan.removed.push((name, Removal::Replaced)),
+                OnCollision::Secret if checked == *secret => plan.removed.push((name, Removal::Replaced)),
+                OnCollision::Secret => plan.removed.push((name, Removal::Twin)),
             },
-            Some(checked) if rules.set.contains_key(&checked) => plan.removed.push((name, Removal::Replaced)),
+            (Some(checked), None) if rules.set.contains_key(&checked) => plan.removed.push((name, Removal::Replaced)),
             _ => plan.kept.push((name, value)),
         }
     }
     plan
+}
+
+/// The secret that an inherited variable competes with: of the same name, or as its twin. Official images of databases and of
+/// WordPress take `NAME_FILE` before `NAME`, or refuse to start with both, so the twin would win over the secret unseen.
+fn stands_for<'s>(name: &VariableName, secrets: &BTreeSet<&'s VariableName>) -> Option<&'s VariableName> {
+    let twin = || name.as_str().strip_suffix("_FILE").and_then(|text| VariableName::new(text).ok());
+    secrets.get(name).copied().or_else(|| secrets.get(&twin()?).copied())
 }
 
 /// What [`plan`] decided.
@@ -217,6 +231,8 @@ pub struct Plan<'e> {
     pub yielded: BTreeSet<VariableName>,
     /// Names that both have where the policy does not say who wins: nothing is injected.
     pub collisions: Vec<VariableName>,
+    /// `NAME_FILE` of a secret `NAME`, where the policy does not say who wins: nothing is injected either.
+    pub twins: Vec<VariableName>,
 }
 
 /// The limits of the kernel that count at exec.
@@ -287,6 +303,8 @@ pub enum InjectError {
     TooLong(Vec<String>),
     /// All strings together over the limit.
     TooMuch,
+    /// Variables `NAME_FILE` of the parent environment, where `NAME` is a secret.
+    Twin(Vec<VariableName>),
 }
 
 impl fmt::Display for InjectError {
@@ -305,6 +323,11 @@ impl fmt::Display for InjectError {
                 write!(f, "over the kernel's limit of {STRING_LIMIT} bytes for one string: {}", names.join(", "))
             }
             Self::TooMuch => write!(f, "environment and arguments together are over the kernel's limit"),
+            Self::Twin(names) => write!(
+                f,
+                "the parent environment has {}: programs that know such a variable read that file instead of the secret",
+                list(names)
+            ),
         }
     }
 }
@@ -316,7 +339,7 @@ impl Cause for InjectError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Collision(names) => Some(format!(
+            Self::Collision(names) | Self::Twin(names) => Some(format!(
                 "unset {}   # or write in the policy: [child] on_collision = \"secret\", or \"inherited\"",
                 names.iter().map(VariableName::as_str).collect::<Vec<_>>().join(" ")
             )),
@@ -347,6 +370,9 @@ pub fn inject(
     let plan = plan(parent, rules, own, &secrets.keys().copied().collect());
     if !plan.collisions.is_empty() {
         return Err(InjectError::Collision(plan.collisions));
+    }
+    if !plan.twins.is_empty() {
+        return Err(InjectError::Twin(plan.twins));
     }
     let injected = || secrets.iter().filter(|(name, _)| !plan.yielded.contains(**name));
     refuse_values(injected().map(|(name, value)| (*name, *value)))?;

@@ -9,9 +9,10 @@
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it;
 //! - [`agent`]: the same through a daemon that holds the means;
-//! - [`rotate`]: new values, staged and proven;
-//! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`change`], [`init`], [`generate`]: writing; [`audit_log`]: reading logs;
+//! - [`rotate`]: new values, made, staged and proven;
+//! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`sign`]: signatures of policies; [`change`], [`rekey`], [`init`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
+//! - [`exposed`]: what somebody removed could open, in the policy's words;
 //! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
 
 #[cfg(not(target_os = "linux"))]
@@ -27,7 +28,7 @@ pub mod child;
 pub mod cli;
 pub mod error;
 pub mod explain;
-pub mod generate;
+pub mod exposed;
 pub mod init;
 pub mod inject;
 pub mod inspect;
@@ -37,11 +38,13 @@ pub mod name;
 pub mod output;
 pub mod policy;
 pub mod prompt;
+pub mod rekey;
 pub mod resolve;
 pub mod rotate;
 pub mod run;
 pub mod schema;
 pub mod secret;
 pub mod setting;
+pub mod sign;
 pub mod store;
 pub mod sys;

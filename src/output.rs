@@ -37,6 +37,12 @@ pub fn print(text: &str) -> Result<(), Error> {
     }
 }
 
+/// What `main` says where standard output did not take something that was not printed by [`print`].
+#[must_use]
+pub fn failed(error: io::Error) -> Error {
+    OutputError(error).into()
+}
+
 /// Writes a message on standard error. A pipe that nobody reads any more must not keep the wrapper from ending: it may be
 /// the very reason for the message. A terminal that was paused is a person, and is waited for.
 ///

@@ -19,7 +19,7 @@ use crate::name::{VariableName, show};
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::resolve::resolve;
 use crate::setting::{Setting, load_host_file};
-use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, sys};
+use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
 
 /// Does what the command line says.
 ///
@@ -38,11 +38,13 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
         cli::Command::History(options) => inspect::history(&options, &parent),
         cli::Command::Set(options) => change::set(&options, &parent),
         cli::Command::Remove(options) => change::remove(&options, &parent),
+        cli::Command::Rekey(options) => rekey::rekey(&options, &parent),
         cli::Command::Copy(options) => change::copy(&options, &parent),
+        cli::Command::Rotate(options) => rotate::rotate(&options, &parent),
         cli::Command::Init(options) => init::init(&options, &parent),
         cli::Command::Agent(cli::agent::Agent { command: Some(command), .. }) => agent::ask::ask(&command, &parent),
         cli::Command::Agent(cli::agent::Agent { command: None, serve }) => agent::server::serve(&serve, &parent),
-        cli::Command::Audit(command) => audit_log::audit(&command),
+        cli::Command::Audit(command) => audit_log::audit(&command, &parent),
         cli::Command::Policy(command) => lint::policy(&command, &parent),
         cli::Command::Completions { shell } => output::print(&manual::completions(shell)),
         cli::Command::Man => output::print(&manual::manual()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::agent::client::ClientError;
 use crate::audit::{Actor, Auditor, CommandNote, Context};
@@ -14,18 +14,22 @@ use crate::error::Error;
 use crate::inject::{OwnMeans, ParentEnv};
 use crate::name::{LABEL_RULE, StoreName, VariableName, show};
 use crate::policy::eval::Caller;
-use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, demand_trust, load, load_host};
+use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, load, load_host, load_trusted};
 use crate::policy::locate::{self, Wanted};
 use crate::policy::model::{
     AgeStore, AgentUse, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, RunMode, Sink, Source,
     SsmStore, Store as StoreModel,
 };
+use crate::policy::trust::Demand;
 use crate::store::age::AgeFile;
 use crate::store::aws::{Access, Notes};
 use crate::store::document::Document;
 use crate::store::kms::{self, KmsFile};
+use crate::store::rekey::{OldKey, Rekey};
 use crate::store::sealed_file::SealedFile;
+use crate::store::sealed_stages::SealedStages;
 use crate::store::ssm::Parameters;
+use crate::store::stages::Stages;
 use crate::store::{Store, StoreError, StoreErrorKind, Versions};
 
 type Lookup<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
@@ -51,9 +55,11 @@ impl<'e> Setting<'e> {
         let host = load_host_file()?;
         let wanted = wanted(selection, parent)?;
         let path = locate::locate(&wanted, locate::is_there)?;
-        let policy = load(&path, &load_options(parent)).map_err(PolicyError::first_only)?;
+        let demand = Demand { trust: host.trust.as_ref(), environment: wanted.environment.as_ref() };
+        let policy = load_trusted(&path, &load_options(parent), &demand, SystemTime::now());
+        let policy = policy.map_err(PolicyError::first_only)?;
         locate::check_match(&policy, wanted.environment.as_ref(), wanted.service.as_ref())?;
-        Self::accept(policy, host, parent)
+        Ok(Self::with(policy, host, parent))
     }
 
     /// Loads the policy of this path, whatever its environment.
@@ -61,22 +67,32 @@ impl<'e> Setting<'e> {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn of_file(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
-        let policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
-        Self::accept(policy, load_host_file()?, parent)
+        let host = load_host_file()?;
+        let demand = Demand { trust: host.trust.as_ref(), environment: None };
+        let policy = load_trusted(path, &load_options(parent), &demand, SystemTime::now());
+        let policy = policy.map_err(PolicyError::first_only)?;
+        Ok(Self::with(policy, host, parent))
     }
 
-    /// A policy that was loaded before, on the host of that host file: for a process that serves many.
+    /// A policy that was loaded before, on the host of that host file: for a process that serves many. Whether the host may
+    /// use it was decided when it was loaded.
+    #[must_use]
+    pub fn of_loaded(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
+        Self::with(policy, host, parent)
+    }
+
+    /// Loads the policy of this path though it may not be signed yet: for the one who signs it.
     ///
     /// # Errors
-    /// The host demands a signature.
-    pub fn of_loaded(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Result<Self, Error> {
-        Self::accept(policy, host, parent)
+    /// There is none, or it is invalid or unsafe.
+    pub fn to_be_signed(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
+        let policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
+        Ok(Self::with(policy, load_host_file()?, parent))
     }
 
-    fn accept(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Result<Self, Error> {
-        demand_trust(&host, &policy)?;
+    fn with(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
         let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
-        Ok(Self { policy, host, aws: Notes::default(), variable })
+        Self { policy, host, aws: Notes::default(), variable }
     }
 
     /// The option that selects this policy, for hints.
@@ -137,6 +153,19 @@ impl<'e> Setting<'e> {
         }
     }
 
+    /// Opens a store for rotating.
+    ///
+    /// # Errors
+    /// There is no such store.
+    pub fn open_stages(&self, name: &StoreName) -> Result<Box<dyn Stages + '_>, Error> {
+        match self.policy.stores.get_key_value(name) {
+            Some((name, StoreModel::Age(store))) => Ok(Box::new(SealedStages::new(self.age_file(name, store)))),
+            Some((name, StoreModel::Kms(store))) => Ok(Box::new(SealedStages::new(self.kms_file(name, store)))),
+            Some((name, StoreModel::Ssm(store))) => Ok(Box::new(self.parameters(name, store))),
+            None => Err(unsupported(name, "unknown")),
+        }
+    }
+
     /// Until when a command that begins now has to be done with its stores.
     #[must_use]
     pub fn deadline(&self) -> Instant {
@@ -154,6 +183,29 @@ impl<'e> Setting<'e> {
 
     fn access<'s>(&'s self, policy: &'s AwsAccess, fallback_region: Option<&'s str>) -> Access<'s> {
         Access { policy, network: &self.host.network, env: &*self.variable, notes: &self.aws, fallback_region }
+    }
+
+    /// A store whose sealed file is to be encrypted anew, and opened with `old_key` too if need be.
+    ///
+    /// # Errors
+    /// There is no such store, or it is in no file.
+    pub fn open_rekey<'s>(
+        &'s self,
+        name: &StoreName,
+        old_key: Option<&'s OldKey>,
+    ) -> Result<Box<dyn Rekey + 's>, Error> {
+        match self.policy.stores.get_key_value(name) {
+            Some((name, StoreModel::Age(store))) => Ok(Box::new(self.age_file(name, store))),
+            Some((name, StoreModel::Kms(store))) => {
+                let file = self.kms_file(name, store);
+                Ok(Box::new(match old_key {
+                    Some(old) => file.with_old_key(&old.arn, self.access(&old.access, None)),
+                    None => file,
+                }))
+            }
+            Some((_, other)) => Err(unsupported(name, other.kind())),
+            None => Err(unsupported(name, "unknown")),
+        }
     }
 
     /// The age store of that name, for what only it can do.

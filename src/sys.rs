@@ -5,19 +5,22 @@
 //! - [`note_start_state`]: runs from `.init_array`. Rust's runtime opens `/dev/null` on closed descriptors 0-2 and ignores
 //!   SIGPIPE before `main`; a child must get both as we got them, so they are noted before that and put back before exec.
 //! - [`end_on_signals`]: while secrets are fetched, TERM, INT, HUP and QUIT end the wrapper, also as PID 1, where the kernel
-//!   drops a signal that has no handler (`kill(2)`, notes).
+//!   drops a signal that has no handler (`kill(2)`, notes). [`note_signals`]: a rotation ends between two steps instead.
 //! - [`locked`]: memory that is neither swapped nor dumped; [`peer`]: who is at the other end of a socket;
-//! - [`execve`], [`execveat`]: `std::process::Command` resets SIGPIPE, mangles odd entries and prints values in its `Debug`.
+//! - [`execve`], [`execveat`], [`spawn`]: `std::process::Command` resets SIGPIPE, mangles odd entries and prints values in its
+//!   `Debug`; and it would leave a program of the operator's the signals that we ignore and the descriptors that we have.
 #![allow(unsafe_code)]
 
 pub mod locked;
 pub mod peer;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_long};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+
+use rustix::process::Pid;
 
 /// An allocator that wipes what it frees.
 #[derive(Debug)]
@@ -162,6 +165,27 @@ pub fn end_on_signals() {
     }
 }
 
+/// The first signal that [`note_signals`] noted; 0 for none.
+static NOTED_SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// Makes TERM, INT, HUP and QUIT wait for [`noted_signal`] to be asked: for what must not be ended between two of its steps.
+pub fn note_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        handle_if_default(signal, note_signal);
+    }
+}
+
+/// The first signal that came since [`note_signals`].
+#[must_use]
+pub fn noted_signal() -> Option<i32> {
+    Some(NOTED_SIGNAL.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+}
+
+extern "C" fn note_signal(signal: c_int) {
+    // The first one stays. An atomic without a lock is async-signal-safe (signal-safety(7)).
+    NOTED_SIGNAL.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).ok();
+}
+
 /// Makes a file over its size limit an error of the write (EFBIG) instead of a death by SIGXFSZ, which would leave a
 /// temporary file behind and tell nobody why. A handler, not an ignore: exec takes it away again.
 pub fn outlive_file_size_limit() {
@@ -170,10 +194,12 @@ pub fn outlive_file_size_limit() {
 
 fn handle_if_default(signal: c_int, handler: extern "C" fn(c_int)) {
     if disposition(signal) == libc::SIG_DFL {
-        // SAFETY: both handlers are async-signal-safe: one calls `_exit`, the other does nothing.
+        // SAFETY: every handler is async-signal-safe: one calls `_exit`, one sets an atomic, one does nothing.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = handler as *const () as libc::sighandler_t;
+            // A call under way goes on: what the signal interrupts is for the handler alone to say.
+            action.sa_flags = libc::SA_RESTART;
             libc::sigemptyset(&raw mut action.sa_mask);
             libc::sigaction(signal, &raw const action, std::ptr::null_mut());
         }
@@ -284,8 +310,119 @@ pub fn execveat(program: BorrowedFd<'_>, argv: &Strings, envp: &Strings) -> io::
     })
 }
 
+/// A program to be started: everything that the kernel is told, built before the fork.
+pub struct Program<'a> {
+    /// Its path.
+    pub path: &'a CStr,
+    /// Its arguments, its own name first.
+    pub argv: &'a Strings,
+    /// Its whole environment.
+    pub envp: &'a Strings,
+    /// What become its descriptors 0, 1 and 2. All others are closed.
+    pub streams: [BorrowedFd<'a>; 3],
+}
+
+/// Starts a program in a session and process group of its own, in `/`, with no signal blocked or ignored, and with no
+/// descriptor but its three. It is killed when the thread that started it ends. Answers its process id; the caller reaps it.
+///
+/// # Errors
+/// There is no process, or it could not execute the program.
+pub fn spawn(program: &Program<'_>) -> io::Result<Pid> {
+    let (argv, envp) = (program.argv.pointers(), program.envp.pointers());
+    let [stdin, stdout, stderr] = program.streams.map(|stream| stream.as_raw_fd());
+    // The child's errno comes through it; a successful exec closes it.
+    let (report, child_report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let child_report_fd = child_report.as_raw_fd();
+    // SAFETY: takes no arguments; sets a disposition that needs no handler. Where SIGCHLD is ignored, as some service
+    // managers leave it, the kernel would reap the program and its exit status with it (wait(2), notes).
+    let parent = unsafe {
+        if disposition(libc::SIGCHLD) == libc::SIG_IGN {
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        }
+        libc::getpid()
+    };
+    // SAFETY: between fork and exec the child calls only what is async-signal-safe (signal-safety(7), and bare system
+    // calls), on memory that was there before: another thread may have held the allocator's lock.
+    let pid = unsafe { libc::fork() };
+    if pid == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        // SAFETY: as above. Every pointer is NUL-terminated and lives in the copied memory; both arrays end with null.
+        unsafe {
+            let is_ready = become_program(parent, [stdin, stdout, stderr]);
+            if is_ready {
+                libc::execve(program.path.as_ptr(), argv.as_ptr(), envp.as_ptr());
+            }
+            let errno = *libc::__errno_location();
+            // Nobody is left who could be told, if this fails.
+            libc::write(child_report_fd, (&raw const errno).cast(), size_of::<c_int>());
+            libc::_exit(127);
+        }
+    }
+    drop(child_report);
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?;
+    let mut errno = [0_u8; size_of::<c_int>()];
+    match io::Read::read_exact(&mut std::fs::File::from(report), &mut errno) {
+        Ok(()) => {
+            // It has ended already, so this does not wait.
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
+            Err(io::Error::from_raw_os_error(c_int::from_ne_bytes(errno)))
+        }
+        Err(_) => Ok(pid),
+    }
+}
+
+/// How many signals the kernel has (signal(7)).
+const SIGNALS: c_long = 64;
+
+/// What happens in the child before its exec.
+///
+/// # Safety
+/// Only between fork and exec: descriptors of the whole process go.
+unsafe fn become_program(parent: libc::pid_t, streams: [c_int; 3]) -> bool {
+    // SAFETY: system calls and their thin wrappers on numbers and on memory of this frame.
+    unsafe {
+        // First of all, so that no parent dies unnoticed; and it may have died before.
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 || libc::getppid() != parent || libc::setsid() == -1
+        {
+            return false;
+        }
+        // Out of the way of 0, 1 and 2 first: one may be another's number.
+        let mut moved = [0; 3];
+        for (to, from) in moved.iter_mut().zip(streams) {
+            *to = libc::fcntl(from, libc::F_DUPFD_CLOEXEC, 3);
+            if *to == -1 {
+                return false;
+            }
+        }
+        for (number, from) in (0..).zip(moved) {
+            if libc::dup2(from, number) == -1 {
+                return false;
+            }
+        }
+        // Marked, not closed: the report goes through one of them. An old kernel is asked one by one.
+        if libc::syscall(libc::SYS_close_range, 3, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC) == -1 {
+            let limit = libc::sysconf(libc::_SC_OPEN_MAX).clamp(1024, 1 << 20);
+            for fd in 3..c_int::try_from(limit).unwrap_or(1024) {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+        // The kernel's own structures, all zero: SIG_DFL and an empty mask. libc keeps its hands on two signals that may be
+        // ignored as well as others. KILL and STOP cannot be changed, and need not.
+        let zero = [0_u64; 4];
+        for signal in 1..=SIGNALS {
+            libc::syscall(libc::SYS_rt_sigaction, signal, zero.as_ptr(), std::ptr::null::<u64>(), SIGNALS / 8);
+        }
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, zero.as_ptr(), std::ptr::null::<u64>(), SIGNALS / 8);
+        libc::chdir(c"/".as_ptr()) == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -330,5 +467,39 @@ mod tests {
         assert!(pointers[3].is_null());
         // SAFETY: the third pointer is to a NUL-terminated string within the buffer.
         assert_eq!(unsafe { CStr::from_ptr(pointers[2]) }.to_bytes(), b"BC=d");
+    }
+
+    /// What a program gets that is started where signals are blocked and ignored.
+    #[test]
+    fn a_program_starts_with_no_signal_blocked_or_ignored() {
+        let mut argv = Strings::default();
+        [&b"/bin/grep"[..], b"-E", b"Sig(Blk|Ign)", b"/proc/self/status"].iter().for_each(|word| argv.push(&[word]));
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        // SAFETY: blocks and ignores signals that nobody sends here, and puts both back.
+        let spawned = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut set);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, &raw mut before);
+            libc::signal(libc::SIGUSR2, libc::SIG_IGN);
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            let (argv, envp) = (&argv, &Strings::default());
+            let spawned = spawn(&Program {
+                path: c"/bin/grep",
+                argv,
+                envp,
+                streams: [null.as_fd(), write.as_fd(), write.as_fd()],
+            });
+            libc::signal(libc::SIGUSR2, libc::SIG_DFL);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+            spawned
+        };
+        drop(write);
+        let mut said = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(read), &mut said).unwrap();
+        rustix::process::waitpid(Some(spawned.unwrap()), rustix::process::WaitOptions::empty()).unwrap();
+        let zero = "0000000000000000";
+        assert_eq!(said, format!("SigBlk:\t{zero}\nSigIgn:\t{zero}\n"));
     }
 }

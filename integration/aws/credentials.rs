@@ -59,7 +59,12 @@ const SOURCES: [(&str, &str, Set); 5] = [
 
 /// Who signed the one read.
 pub fn signer(scene: &AwsScene) -> Option<&'static str> {
-    scene.fake.calls("GetParameters").last().and_then(|call| call.signed_with)
+    signer_of(&scene.fake)
+}
+
+/// The same, of any scene's AWS.
+pub fn signer_of(fake: &Fake) -> Option<&'static str> {
+    fake.calls("GetParameters").last().and_then(|call| call.signed_with)
 }
 
 #[test]

@@ -201,6 +201,72 @@ fn labels_and_the_version_cap() {
 }
 
 #[test]
+fn labels_move_and_are_limited() {
+    let fake = Fake::start();
+    fake.secure("/l", "1").secure("/l", "2");
+    let label = |labels: Value, version: Value| {
+        let body = json!({ "Name": "/l", "Labels": labels, "ParameterVersion": version });
+        call(&fake, "AmazonSSM.LabelParameterVersion", &body)
+    };
+    let on = |number: usize| -> Vec<String> {
+        fake.world().ssm.parameters["/l"].versions[number - 1].labels.iter().cloned().collect()
+    };
+    assert_eq!(label(json!(["a"]), json!(1)).1, json!({ "InvalidLabels": [], "ParameterVersion": 1 }));
+    assert_eq!(label(json!(["a"]), Value::Null).1["ParameterVersion"], 2, "the newest, where none is named");
+    assert_eq!((on(1), on(2)), (vec![], vec!["a".to_owned()]));
+    let eleven: Vec<_> = (0..11).map(|number| format!("l{number}")).collect();
+    assert_eq!(code(&label(json!(eleven), json!(1))), "ValidationException");
+    label(json!(eleven[..10]), json!(1));
+    assert_eq!(code(&label(json!(["a"]), json!(1))), "ParameterVersionLabelLimitExceeded");
+    assert_eq!(label(json!(["l0"]), json!(1)).0, 200, "it has that one");
+    assert_eq!(on(2), ["a"]);
+    assert_eq!(code(&label(json!(["x".repeat(101)]), json!(1))), "ValidationException");
+    assert_eq!(code(&label(json!([]), json!(1))), "ValidationException");
+    let unlabel = |labels: Value, version: u64| {
+        let body = json!({ "Name": "/l", "Labels": labels, "ParameterVersion": version });
+        call(&fake, "AmazonSSM.UnlabelParameterVersion", &body)
+    };
+    assert_eq!(unlabel(json!(["a", "l1"]), 2).1, json!({ "RemovedLabels": ["a"], "InvalidLabels": ["l1"] }));
+    assert_eq!(code(&unlabel(json!(["a"]), 3)), "ParameterVersionNotFound");
+    let body = json!({ "Name": "/none", "Labels": ["a"], "ParameterVersion": 1 });
+    assert_eq!(code(&call(&fake, "AmazonSSM.LabelParameterVersion", &body)), "ParameterNotFound");
+    assert_eq!(code(&call(&fake, "AmazonSSM.UnlabelParameterVersion", &body)), "ParameterNotFound");
+    // Two changes of one parameter at once, of whichever kind.
+    fake.world().write_time = Duration::from_millis(300);
+    let codes: Vec<String> = std::thread::scope(|scope| {
+        let threads = [
+            scope.spawn(|| code(&label(json!(["b"]), json!(2))).to_owned()),
+            scope.spawn(|| code(&unlabel(json!(["l2"]), 1)).to_owned()),
+            scope.spawn(|| code(&put(&fake, "/l", "v", json!({ "Overwrite": true }))).to_owned()),
+        ];
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(codes.iter().any(|code| code == "TooManyUpdates") && codes.iter().any(|code| code == "ok"), "{codes:?}");
+}
+
+#[test]
+fn a_description_is_kept_or_not_and_a_name_rests_after_its_removal() {
+    let fake = Fake::start();
+    let described = || {
+        let history = call(&fake, "AmazonSSM.GetParameterHistory", &json!({ "Name": "/d" })).1;
+        history["Parameters"].as_array().unwrap().last().unwrap()["Description"].clone()
+    };
+    put(&fake, "/d", "v", json!({ "Description": "mine" }));
+    assert_eq!(described(), "mine");
+    put(&fake, "/d", "w", json!({ "Overwrite": true }));
+    assert_eq!(described(), "mine");
+    fake.world().ssm.drops_descriptions = true;
+    put(&fake, "/d", "x", json!({ "Overwrite": true }));
+    assert_eq!(described(), Value::Null);
+    let long = json!({ "Overwrite": true, "Description": "x".repeat(1025) });
+    assert_eq!(code(&put(&fake, "/d", "y", long)), "ValidationException");
+    call(&fake, "AmazonSSM.DeleteParameter", &json!({ "Name": "/d" }));
+    assert_eq!(code(&put(&fake, "/d", "z", json!({}))), "ValidationException");
+    *fake.world().ssm.removed.get_mut("/d").unwrap() -= Duration::from_secs(31);
+    assert_eq!(code(&put(&fake, "/d", "z", json!({}))), "ok");
+}
+
+#[test]
 fn kms_judges_key_context_state_and_usage() {
     let fake = Fake::start();
     let (key, other) = (fake.key(), fake.key());

@@ -87,6 +87,36 @@ fn a_stage_that_is_labelled_nowhere_is_the_latest_only_without_any_label() {
 }
 
 #[test]
+fn a_list_tells_of_pending_versions_and_needs_no_right_to_those_that_lie_apart() {
+    let scene = AwsScene::new().secrets(
+        "[secrets]\nA = { rotate = {} }\nB = { rotate = {} }\nC = { rotate = { pending = \"separate\" } }\n\
+         D = { rotate = { pending = \"separate\" } }\n",
+    );
+    for name in ["A", "B", "C", "D"] {
+        scene.fake.secure(&format!("/test/api/{name}"), "one").secure(&format!("/test/api/{name}"), "two");
+        scene.fake.world().ssm.seed_label(&format!("/test/api/{name}"), 1, "vouchsafe-current");
+    }
+    scene.fake.world().ssm.seed_label("/test/api/A", 2, "vouchsafe-pending");
+    // Promoted, and the label was left.
+    scene.fake.world().ssm.seed_label("/test/api/B", 1, "vouchsafe-pending");
+    scene.fake.secure("/test/api/C.pending", "canary of what is pending");
+    let pending = || {
+        let outcome = scene.vouchsafe(&["list", "--json"]).expect_status(0);
+        scene.says_nothing(&outcome);
+        assert!(!outcome.out().contains("canary"));
+        let listing: Value = serde_json::from_str(outcome.out()).unwrap();
+        let one = |entry: &Value| format!("{} {}", entry["name"].as_str().unwrap(), entry["pending"]["version"]);
+        listing["secrets"].as_array().unwrap().iter().map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(pending(), ["A 2", "B null", "C 1", "D null"]);
+    assert_eq!(scene.fake.count("GetParameters"), 3, "current ones, pending ones, those that lie apart");
+    for name in ["C", "D"] {
+        scene.fake.world().denied.insert(format!("/test/api/{name}.pending"));
+    }
+    assert_eq!(pending(), ["A 2", "B null", "C null", "D null"]);
+}
+
+#[test]
 fn absent_names_are_all_named_and_excused_only_where_the_policy_says() {
     let mut scene = AwsScene::numbered(12);
     scene.secrets.push_str("GONE_1 = {}\nGONE_2 = {}\nGONE_3 = { version = 7 }\nMAY_BE = { required = false }\n");

@@ -16,19 +16,25 @@ use crate::harness::Outcome;
 use crate::have;
 
 /// An authority that nobody knows but who is told.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "Test CA");
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         Self { pem: certificate.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate for these names and its key, in PEM.
+    pub fn pems(&self, names: &[&str], from: i64, until: i64) -> (String, String) {
+        let (params, key) = certificate(names, from, until);
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     /// A server with a certificate for these names, from so many days ago until in so many.

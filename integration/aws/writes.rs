@@ -201,17 +201,6 @@ fn at_the_version_cap_a_labelled_version_is_not_lost() {
     assert_eq!(scene.versions("A").last(), Some(&canary("new")));
 }
 
-/// Readers of a stage go by its label: a plain write would be current for nobody.
-#[test]
-fn a_parameter_with_stages_takes_no_plain_write() {
-    let scene = AwsScene::new().secrets("[secrets]\nA = { stage = \"current\" }\n");
-    scene.fake.secure("/test/api/A", "old");
-    scene.fake.world().ssm.seed_label("/test/api/A", 1, "vouchsafe-current");
-    let outcome = scene.set("A", &canary("new")).expect_status(122);
-    assert!(outcome.err().contains("stages"), "{}", outcome.transcript());
-    assert_eq!((scene.versions("A"), scene.fake.count("PutParameter")), (vec!["old".to_owned()], 0));
-}
-
 #[test]
 fn a_key_that_does_not_exist_or_is_disabled_is_said_to_be_that() {
     let mut scene = AwsScene::new().secrets("[secrets]\nA = {}\n");

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 
+use super::ProcessIdentity;
 use crate::policy::eval::Caller;
 
 /// Who acts, on which host.
@@ -25,6 +26,8 @@ pub struct Actor {
     pub host: String,
     /// The container, if one can be told.
     pub container_id: Option<String>,
+    /// What tells the process from a later one of the same number.
+    pub process: ProcessIdentity,
     /// The agent that the access went through. Then parent, terminal and command are what the caller claims; uid, groups and
     /// pid are what the kernel says of who connected.
     pub agent: Option<AgentNote>,
@@ -52,6 +55,7 @@ impl Actor {
             tty: terminal(std::io::stdin().as_fd()).or_else(|| terminal(std::io::stderr().as_fd())),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             container_id: container_id(),
+            process: ProcessIdentity::of_this_process(),
             agent: None,
         }
     }
@@ -104,6 +108,7 @@ mod tests {
         let caller = Caller { uid: 7, user: None, groups: vec![(7, None), (8, Some("x".into()))] };
         let actor = Actor::of_this_process(&caller);
         assert_eq!((actor.uid, actor.groups, actor.pid), (7, vec![7, 8], std::process::id()));
+        assert_eq!(actor.process, ProcessIdentity::of_this_process());
         assert!(!actor.host.is_empty());
     }
 }

@@ -56,14 +56,20 @@ words!(
         PolicyRefused = "policy.refused",
         /// A policy was signed.
         PolicySigned = "policy.signed",
+        /// The version that is there is marked as the current one, before another is created.
+        RotationAdopted = "rotation.adopted",
         /// The new credential was accepted by its target.
         RotationApplied = "rotation.applied",
         /// A new version exists, unproven.
         RotationCreated = "rotation.created",
+        /// The new version, which was not promoted, is gone.
+        RotationDiscarded = "rotation.discarded",
         /// A step of a rotation failed.
         RotationFailed = "rotation.failed",
         /// The new version is the current one.
         RotationPromoted = "rotation.promoted",
+        /// The previous version is gone, from the store and from its target.
+        RotationRetired = "rotation.retired",
         /// The previous version is the current one again.
         RotationRolledBack = "rotation.rolled_back",
         /// A rotation begins, or goes on.

@@ -1,14 +1,15 @@
 //! The audit: every access is written down before it happens, or it does not happen.
 //!
-//! What must stay true: a [`Permit`], a [`Released`] and a [`WritePermit`] are made here only, and only after every sink
-//! has accepted the record that they stand for. Code that fetches, starts a child or changes a store asks for them, so
-//! code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`] has no place for one.
+//! What must stay true: a [`Permit`], a [`Released`], a [`WritePermit`] and a [`RotationPermit`] are made here only, and only
+//! after every sink has accepted the record that they stand for. Code that fetches, starts a child, changes a store or
+//! rotates asks for them, so code that skips the record does not compile. Nothing here ever sees a value: a [`SecretNote`]
+//! has no place for one.
 //!
-//! - `event`, `record`, `json`: the words and the line; `actor`: who acts;
+//! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
 //! - [`journal`]: the records of many accesses at once, through one writer;
-//! - [`mod@verify`], [`mod@show`]: reading them.
+//! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
 //!
 //! The format is specified in `docs/spec/audit-record.md`.
 #![forbid(unsafe_code)]
@@ -20,20 +21,22 @@ mod event;
 mod head;
 pub mod journal;
 mod json;
+mod process;
+pub mod read;
 mod record;
-pub mod show;
 mod sink_file;
 mod sink_stream;
 pub mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::SystemTime;
 
 pub use actor::{Actor, AgentNote};
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
+pub use process::ProcessIdentity;
 
 use crate::agent::client::ReleasedByAgent;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
@@ -183,6 +186,54 @@ impl WritePermit {
     }
 }
 
+/// Proof that a store is going to be encrypted anew, and that this is written down in every sink. Made by
+/// [`Auditor::begin_rekey`].
+///
+/// ```compile_fail,E0451
+/// let permit = vouchsafe::audit::RekeyPermit { store: String::new() };
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct RekeyPermit {
+    store: String,
+}
+
+impl RekeyPermit {
+    /// Whether it is for this store.
+    #[must_use]
+    pub fn covers(&self, store: &StoreName) -> bool {
+        self.store == store.as_str()
+    }
+}
+
+/// Proof that a rotation is written down in every sink: the item that it changes, and every other value that it reads and
+/// hands to the target. Made by [`Auditor::begin_rotation`]; each step is a record of its own.
+///
+/// ```compile_fail,E0451
+/// let item = (String::new(), String::new());
+/// let permit = vouchsafe::audit::RotationPermit { item, means: Vec::new() };
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct RotationPermit {
+    item: (String, String),
+    means: Vec<String>,
+}
+
+impl RotationPermit {
+    /// Whether it is for this item.
+    #[must_use]
+    pub fn covers(&self, store: &StoreName, item: &ItemName) -> bool {
+        self.item.0 == store.as_str() && self.item.1 == item.as_str()
+    }
+
+    /// Whether this binding may be read for it.
+    #[must_use]
+    pub fn covers_means(&self, name: &VariableName) -> bool {
+        self.means.iter().any(|means| means == name.as_str())
+    }
+}
+
 impl Auditor {
     /// Opens every sink. All of them are required, and there has to be one.
     ///
@@ -249,6 +300,52 @@ impl Auditor {
     pub fn begin_write(&mut self, reason: Option<&str>, secrets: &[SecretNote]) -> Result<WritePermit, AuditError> {
         self.append(Event::SecretWriteRequested, Outcome::Allowed, reason, Lists::notes(secrets))?;
         Ok(WritePermit { items: secrets.iter().map(|note| (note.store.clone(), note.item.clone())).collect() })
+    }
+
+    /// Writes down that the whole of a store is going to be encrypted anew. Until this has returned, it may not be. How it
+    /// ended is for [`Self::rekeyed`].
+    ///
+    /// # Errors
+    /// A sink did not take the record: nothing is changed.
+    pub fn begin_rekey(&mut self, reason: &str, store: &StoreName) -> Result<RekeyPermit, AuditError> {
+        self.append(Event::SecretWriteRequested, Outcome::Allowed, Some(reason), whole(store, &[]))?;
+        Ok(RekeyPermit { store: store.to_string() })
+    }
+
+    /// Writes down how the encryption anew of a store ended. `exposed` are the items that someone could open who must not
+    /// any more, each with the highest version that he could.
+    ///
+    /// # Errors
+    /// A sink did not take the record.
+    pub fn rekeyed(
+        &mut self,
+        outcome: Outcome,
+        reason: &str,
+        store: &StoreName,
+        exposed: &[SecretNote],
+    ) -> Result<(), AuditError> {
+        self.append(Event::SecretRekeyed, outcome, Some(reason), whole(store, exposed))
+    }
+
+    /// Writes down that an item is rotated, which other bindings are read for it, and where the values go. Until this has
+    /// returned, no value may be read.
+    ///
+    /// # Errors
+    /// A sink did not take the record: there is no rotation.
+    pub fn begin_rotation(
+        &mut self,
+        reason: &str,
+        rotated: &SecretNote,
+        means: &[SecretNote],
+    ) -> Result<RotationPermit, AuditError> {
+        let means: Vec<SecretNote> =
+            means.iter().map(|note| SecretNote { is_withheld: true, ..note.clone() }).collect();
+        let all: Vec<SecretNote> = std::iter::once(rotated).chain(&means).cloned().collect();
+        self.append(Event::RotationStarted, Outcome::Allowed, Some(reason), Lists::notes(&all))?;
+        Ok(RotationPermit {
+            item: (rotated.store.clone(), rotated.item.clone()),
+            means: means.into_iter().map(|note| note.name).collect(),
+        })
     }
 
     /// Writes down anything else. `reason` must be a text of ours: never a library's, which may cite what it worked on.
@@ -322,6 +419,16 @@ fn asked_for(grant: &Grant<'_>) -> Lists {
         for name in grant.expected_of_bundles() {
             lists.secret(&SecretEntry::named(name.as_str()));
         }
+    }
+    lists
+}
+
+/// Everything in a store, and some of its items by name.
+fn whole(store: &StoreName, items: &[SecretNote]) -> Lists {
+    let mut lists = Lists::with_capacity(items.len() + 1);
+    lists.secret(&SecretEntry::bundle(store.as_str(), "", true));
+    for note in items {
+        lists.secret(&SecretEntry::of(note));
     }
     lists
 }

@@ -153,7 +153,7 @@ impl<'a> SecretEntry<'a> {
         Self { bundle: Some(Cut(path, ITEM_MAX)), recursive: Some(recursive), ..Self::default() }.in_store(store)
     }
 
-    fn of(note: &'a SecretNote) -> Self {
+    pub(super) fn of(note: &'a SecretNote) -> Self {
         // Denied before anybody asked where it lies.
         if note.store.is_empty() {
             return Self::named(&note.name);
@@ -316,6 +316,12 @@ struct ActorEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     container_id: Option<Cut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    boot_id: Option<Cut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid_namespace: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_ticks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<AgentEntry>,
 }
 
@@ -338,6 +344,9 @@ impl<'a> From<&'a Actor> for ActorEntry<'a> {
             tty: actor.tty.as_deref().map(|tty| Cut(tty, 64)),
             host: Cut(&actor.host, 128),
             container_id: actor.container_id.as_deref().map(|id| Cut(id, 128)),
+            boot_id: actor.process.boot_id.as_deref().map(|id| Cut(id, 64)),
+            pid_namespace: actor.process.pid_namespace,
+            start_ticks: actor.process.start_ticks,
             agent: actor.agent.map(|agent| AgentEntry { uid: agent.uid, pid: agent.pid }),
         }
     }

@@ -5,6 +5,9 @@
 //! not end up on a terminal that is recorded, or in a log of CI.
 
 pub mod agent;
+mod audit;
+mod rekey;
+mod rotate;
 mod usage;
 
 use std::ffi::OsString;
@@ -13,8 +16,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use audit::{Audit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas};
+pub use rekey::Rekey;
+pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;
-use usage::verb_of;
 
 use crate::error::Format;
 use crate::name::{EnvironmentName, ServiceName, VARIABLE_RULE, VariableName};
@@ -75,6 +80,10 @@ pub enum Command {
     History(History),
     /// Copy values from one environment's store to another's. Shows no value.
     Copy(Copy),
+    /// Encrypt sealed files anew, to the recipients and the KMS key that the policy names now. Shows no value.
+    Rekey(Rekey),
+    /// Give secrets new values: created, accepted by their targets, proven, and only then current. Shows no value.
+    Rotate(Rotate),
     /// Write a first policy, identity and sealed file that work at once.
     Init(Init),
     /// Serve the secrets of this host to its services, over a Unix socket.
@@ -170,6 +179,10 @@ pub enum IamFor {
     Remove,
     /// `history`.
     History,
+    /// `rekey`.
+    Rekey,
+    /// `rotate`.
+    Rotate,
 }
 
 /// `vouchsafe list`.
@@ -273,32 +286,6 @@ pub struct Init {
     pub log: Option<PathBuf>,
 }
 
-/// `vouchsafe audit`.
-#[derive(Debug, Subcommand)]
-pub enum Audit {
-    /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
-    Verify {
-        /// The log files, oldest first.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// The beginning of the log was removed on purpose: its chain may start anywhere.
-        #[arg(long)]
-        anywhere: bool,
-        /// One JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// The records as a table.
-    Show {
-        /// The log files, oldest first.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// The records as they are, one JSON object on each line.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
 /// `vouchsafe policy`.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
@@ -310,6 +297,36 @@ pub enum Policy {
     },
     /// Print the JSON Schema of the policy file.
     Schema,
+    /// What changes between two policies, in words: who gains and who loses what. Exit status 0, or 13 if they differ.
+    Diff {
+        /// The policy as it was.
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The policy as it is to be.
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sign a policy and what it extends, by ssh-keygen, for hosts that demand it. Writes FILE.sig beside each file.
+    Sign {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The key: a private key, or a public one whose private half ssh-agent holds.
+        #[arg(long, short = 'k', value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Would this host use the policy, and who answers for it?
+    Verify {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The host file whose [trust] counts. Default: /etc/vouchsafe/host.toml.
+        #[arg(long, value_name = "FILE")]
+        host: Option<PathBuf>,
+    },
 }
 
 /// A name in a place where somebody may type the value instead: the text is not cited.
@@ -341,7 +358,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
-            _ => Err(UsageError::of(&error, verb_of(&arguments))),
+            _ => Err(UsageError::of(&error, &arguments)),
         },
     }
 }

@@ -8,7 +8,8 @@ use std::fmt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::definition;
+use super::{GLOB_RULE, definition};
+use crate::audit::read::{Wanted, When};
 use crate::error::{Cause, Class, suggest};
 use crate::name::{LABEL_RULE, VARIABLE_RULE, escape};
 
@@ -44,7 +45,7 @@ impl Cause for UsageError {
 }
 
 /// The command that the arguments begin with: what help to offer.
-pub(super) fn verb_of(arguments: &[OsString]) -> Option<String> {
+fn verb_of(arguments: &[OsString]) -> Option<String> {
     let own =
         arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
     let known = definition();
@@ -62,7 +63,6 @@ fn verb_like(typed: &str) -> Option<String> {
         "write" | "put" | "add" | "edit" => return Some("vouchsafe set NAME --env ENVIRONMENT".into()),
         "delete" | "rm" | "unset" => return Some("vouchsafe remove NAME --env ENVIRONMENT".into()),
         "ls" => return Some("vouchsafe list --env ENVIRONMENT".into()),
-        "rotate" => return Some("vouchsafe set NAME --env ENVIRONMENT --generate".into()),
         _ => {}
     }
     let known = definition();
@@ -71,7 +71,9 @@ fn verb_like(typed: &str) -> Option<String> {
 }
 
 impl UsageError {
-    pub(super) fn of(error: &clap::Error, verb: Option<String>) -> Self {
+    pub(super) fn of(error: &clap::Error, arguments: &[OsString]) -> Self {
+        let verb = verb_of(arguments);
+        let ends_in_dashes = arguments.last().is_some_and(|last| last == "--");
         let argument = context(error, ContextKind::InvalidArg);
         let is_option = argument.starts_with('-');
         let starts_a_command = matches!(verb.as_deref(), Some("run" | "explain"));
@@ -88,13 +90,22 @@ impl UsageError {
             ErrorKind::InvalidSubcommand => verb_like(&context(error, ContextKind::InvalidSubcommand)).or_else(|| {
                 verb.is_none().then(|| "to run a command write: vouchsafe run --env ENVIRONMENT -- COMMAND".into())
             }),
+            // As the entrypoint of an image: what should have followed is the image's CMD.
+            ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") && ends_in_dashes => Some(
+                "nothing follows `--`; in an image, ENTRYPOINT takes the CMD of the image below away: write CMD again \
+                 after it"
+                    .into(),
+            ),
             ErrorKind::MissingRequiredArgument if argument.contains("COMMAND") => {
                 Some("vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
             }
             ErrorKind::ValueValidation if argument.contains("ENVIRONMENT") || argument.contains("SERVICE") => {
                 Some(LABEL_RULE.into())
             }
+            ErrorKind::ValueValidation if argument.contains("NAME[@VERSION]") => Some(Wanted::RULE.into()),
             ErrorKind::ValueValidation if argument.contains("NAME") => Some(VARIABLE_RULE.into()),
+            ErrorKind::ValueValidation if argument.contains("WHEN") => Some(When::RULE.into()),
+            ErrorKind::ValueValidation if argument.contains("GLOB") => Some(GLOB_RULE.into()),
             _ => None,
         };
         let argument = escape(&plain_argument(&argument));
@@ -128,11 +139,11 @@ impl UsageError {
     }
 }
 
-/// `--env <ENVIRONMENT>` is `--env`, `<COMMAND>...` is `COMMAND`, `--x=y` is `--x`; several keep their commas.
+/// `--env <ENVIRONMENT>` is `--env`, `<COMMAND>...` is `COMMAND`, `[NAME]...` is `NAME`, `--x=y` is `--x`; several keep their commas.
 fn plain_argument(text: &str) -> String {
     let plain = |one: &str| {
         let first = one.split(['=', ' ']).next().unwrap_or_default();
-        first.trim_end_matches("...").trim_matches(['<', '>']).to_owned()
+        first.trim_end_matches("...").trim_matches(['<', '>', '[', ']']).to_owned()
     };
     text.split(", ").map(plain).collect::<Vec<_>>().join("`, `")
 }

@@ -7,6 +7,7 @@ use super::{Entry, Seen, entries_table, iam, look, unasked};
 use crate::audit::AuditError;
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
+use crate::exposed::{ExposedValue, State};
 use crate::inject::ParentEnv;
 use crate::policy::model::{DocumentFormat, Policy, Store as StoreModel};
 use crate::setting::Setting;
@@ -44,25 +45,39 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     if let Err(error) = setting.refuse_what_only_supervision_has() {
         findings.push(error.to_string());
     }
-    let Seen { entries: secrets, problems, failures } = if options.offline {
+    let Seen { entries: secrets, problems, failures, exposed } = if options.offline {
         findings.append(&mut file_findings(&setting.policy));
         if setting.sinks().is_empty() {
             findings.push(AuditError::NoSink.to_string());
         }
-        Seen { entries: unasked(&setting.policy), problems: Vec::new(), failures: Vec::new() }
+        Seen { entries: unasked(&setting.policy), problems: Vec::new(), failures: Vec::new(), exposed: Vec::new() }
     } else {
         look(&setting, "check")?
     };
     findings.extend(failures.iter().map(ToString::to_string));
     findings.extend(problems);
+    findings.extend(exposed.iter().filter(|one| one.state == State::Due).map(ExposedValue::sentence));
     for entry in &secrets {
         if entry.present == Some(false) && entry.required {
             findings.push(format!("`{}` is missing ({})", entry.name, entry.source));
         }
         if entry.is_due {
-            findings.push(format!("`{}` is due since {}", entry.name, entry.due.as_deref().unwrap_or("long ago")));
+            let by = entry.due_by.as_ref().map(|by| format!(", by `{by}`")).unwrap_or_default();
+            findings.push(format!("`{}` is due since {}{by}", entry.name, entry.due.as_deref().unwrap_or("long ago")));
+        }
+        if let Some(pending) = &entry.pending {
+            let since = pending.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+            findings.push(format!("the rotation of `{}` is unfinished{since}", entry.name));
         }
     }
+    let unfinished = secrets.iter().find(|entry| entry.pending.is_some());
+    let rotates = |entry: &Entry| {
+        let binding = setting.policy.secrets.iter().find(|(name, _)| name.as_str() == entry.name);
+        entry.is_due && binding.is_some_and(|(_, binding)| binding.rotate.is_some())
+    };
+    let due = secrets.iter().any(rotates).then(|| format!("vouchsafe rotate --due {}", setting.selection()));
+    let resume = unfinished.map(|entry| format!("vouchsafe rotate {} --resume {}", entry.name, setting.selection()));
+    let hint = resume.or(due);
     let report = Report {
         environment: setting.policy.environment.to_string(),
         service: setting.policy.service.as_ref().map(ToString::to_string),
@@ -85,7 +100,7 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     match failures.into_iter().next() {
         Some(failure) => Err(failure),
         None if report.ok => Ok(()),
-        None => Err(Findings(report.findings.len()).into()),
+        None => Err(Findings { count: report.findings.len(), hint }.into()),
     }
 }
 
@@ -116,16 +131,23 @@ fn file_findings(policy: &Policy) -> Vec<String> {
 
 /// Something is due, missing or incomplete.
 #[derive(Debug)]
-struct Findings(usize);
+struct Findings {
+    count: usize,
+    hint: Option<String>,
+}
 
 impl std::fmt::Display for Findings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", output::count(self.0 as u64, "finding"))
+        write!(f, "{}", output::count(self.count as u64, "finding"))
     }
 }
 
 impl Cause for Findings {
     fn class(&self) -> Class {
         Class::Due
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
     }
 }

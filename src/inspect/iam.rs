@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::IamFor;
 use crate::error::Error;
+use crate::name::{StoreName, VariableName};
 use crate::output;
 use crate::policy::model::{AwsAccess, ItemRef, KmsStore, Policy, Source, SsmStore, Stage, Store};
 use crate::store::kms::{context_of, region_of};
@@ -38,7 +39,10 @@ fn document(policy: &Policy, command: IamFor) -> Value {
             Store::Ssm(store) => {
                 let paths: BTreeSet<&str> =
                     policy.bundles.iter().filter(|one| one.store == *name).map(|one| one.path.as_str()).collect();
-                statements.extend(ssm(store, &items, &paths, command));
+                statements.extend(match command {
+                    IamFor::Rotate => rotate_ssm(store, policy, name),
+                    _ => ssm(store, &items, &paths, command),
+                });
             }
             Store::Kms(store) => {
                 let contexts: BTreeSet<&BTreeMap<String, String>> = policy
@@ -72,17 +76,8 @@ fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: Ia
         items.iter().map(|item| item.item.as_str()).filter(|name| name.starts_with("arn:")).map(Into::into).collect();
     let readable: BTreeSet<String> = names.union(&below).cloned().collect();
 
-    let through_ssm = |actions: &[&str], parameters: &BTreeSet<String>| {
-        let mut condition = json!({
-            "StringEquals": { "kms:ViaService": format!("ssm.{}.{}", place.region, place.suffix()) },
-            "StringLike": { "kms:EncryptionContext:PARAMETER_ARN": parameters },
-        });
-        if let (Some(alias), Some(condition)) = (place.alias(store.key.as_deref()), condition.as_object_mut()) {
-            condition.insert("ForAnyValue:StringEquals".into(), json!({ "kms:ResourceAliases": alias }));
-        }
-        let key = place.key(store.key.as_deref());
-        json!({ "Effect": "Allow", "Action": actions, "Resource": key, "Condition": condition })
-    };
+    let through_ssm =
+        |actions: &[&str], parameters: &BTreeSet<String>| place.through_ssm(store.key.as_deref(), actions, parameters);
     let mut statements = Vec::new();
     let mut allow = |actions: &[&str], resources: &BTreeSet<String>| {
         if !resources.is_empty() {
@@ -101,6 +96,8 @@ fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: Ia
         }
         IamFor::Set => {
             allow(&["ssm:PutParameter", "ssm:GetParameterHistory", "ssm:GetParameter"], &names);
+            // Where a rotation has labelled it; another policy may rotate it.
+            allow(&["ssm:LabelParameterVersion", "ssm:UnlabelParameterVersion"], &names);
             if !names.is_empty() {
                 // Encrypt for the standard tier, GenerateDataKey for the advanced one, Decrypt to read a doubt back.
                 statements.push(through_ssm(&["kms:Encrypt", "kms:GenerateDataKey", "kms:Decrypt"], &names));
@@ -108,6 +105,63 @@ fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: Ia
         }
         IamFor::Remove => allow(&["ssm:DeleteParameter"], &names),
         IamFor::History => allow(&["ssm:GetParameterHistory"], &names),
+        // Parameters lie in no sealed file.
+        IamFor::Rekey => {}
+        IamFor::Rotate => {}
+    }
+    statements
+}
+
+/// The items that are rotated, what lies beside them, the lock, and what is read for it besides.
+fn rotate_ssm(store: &SsmStore, policy: &Policy, name: &StoreName) -> Vec<Value> {
+    let place = Place::of(&store.aws, store.key.as_deref());
+    let (mut rotated, mut apart, mut read) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut means: BTreeSet<&VariableName> = BTreeSet::new();
+    for (of, rotation) in policy.secrets.values().filter_map(|binding| Some((binding, binding.rotate.as_ref()?))) {
+        means.extend(crate::rotate::means_of(policy, rotation));
+        let Source::Item(item) = &of.source else { continue };
+        if item.store == *name {
+            rotated.insert(place.parameter(item.item.as_str()));
+            if rotation.pending_separate {
+                apart.insert(place.parameter(&format!("{}.pending", item.item.as_str())));
+            }
+        }
+    }
+    for binding in means.into_iter().filter_map(|name| policy.secrets.get(name)) {
+        if let Source::Item(item) = &binding.source
+            && item.store == *name
+        {
+            read.insert(place.parameter(item.item.as_str()));
+        }
+    }
+    let mut statements = Vec::new();
+    let mut allow = |actions: &[&str], resources: &BTreeSet<String>| {
+        if !resources.is_empty() {
+            statements.push(json!({ "Effect": "Allow", "Action": actions, "Resource": resources }));
+        }
+    };
+    let written: BTreeSet<String> = rotated.union(&apart).cloned().collect();
+    allow(
+        &[
+            "ssm:GetParameter",
+            "ssm:GetParameters",
+            "ssm:GetParameterHistory",
+            "ssm:PutParameter",
+            "ssm:LabelParameterVersion",
+            "ssm:UnlabelParameterVersion",
+        ],
+        &written,
+    );
+    allow(&["ssm:DeleteParameter"], &apart);
+    allow(&["ssm:GetParameters", "ssm:GetParameter", "ssm:GetParameterHistory"], &read);
+    if !written.is_empty() {
+        let lock = place.parameter(&format!("{}/.vouchsafe/rotation", store.prefix.trim_end_matches('/')));
+        allow(&["ssm:GetParameter", "ssm:GetParameterHistory", "ssm:PutParameter"], &BTreeSet::from([lock]));
+        let actions = ["kms:Encrypt", "kms:GenerateDataKey", "kms:Decrypt"];
+        statements.push(place.through_ssm(store.key.as_deref(), &actions, &written));
+    }
+    if !read.is_empty() {
+        statements.push(place.through_ssm(store.key.as_deref(), &["kms:Decrypt"], &read));
     }
     statements
 }
@@ -133,7 +187,7 @@ fn kms(policy: &Policy, store: &KmsStore, inline: &BTreeSet<&BTreeMap<String, St
     let of_file = context_of(&policy.environment, policy.service.as_ref(), &store.context);
     let actions: &[&str] = match command {
         IamFor::Run | IamFor::History => &["kms:Decrypt"],
-        IamFor::Set | IamFor::Remove => &["kms:Encrypt", "kms:Decrypt"],
+        IamFor::Rotate | IamFor::Set | IamFor::Remove | IamFor::Rekey => &["kms:Encrypt", "kms:Decrypt"],
     };
     let file = store.path.as_ref().map(|_| allow(actions, &of_file));
     let values = inline.iter().filter(|_| command == IamFor::Run).map(|context| allow(&["kms:Decrypt"], context));
@@ -170,6 +224,18 @@ impl Place {
         }
         let Self { partition, region, account } = self;
         format!("arn:{partition}:ssm:{region}:{account}:parameter/{}", name.trim_start_matches('/'))
+    }
+
+    /// What may be done with the key, through Systems Manager and for these parameters only.
+    fn through_ssm(&self, key: Option<&str>, actions: &[&str], parameters: &BTreeSet<String>) -> Value {
+        let mut condition = json!({
+            "StringEquals": { "kms:ViaService": format!("ssm.{}.{}", self.region, self.suffix()) },
+            "StringLike": { "kms:EncryptionContext:PARAMETER_ARN": parameters },
+        });
+        if let (Some(alias), Some(condition)) = (self.alias(key), condition.as_object_mut()) {
+            condition.insert("ForAnyValue:StringEquals".into(), json!({ "kms:ResourceAliases": alias }));
+        }
+        json!({ "Effect": "Allow", "Action": actions, "Resource": self.key(key), "Condition": condition })
     }
 
     /// The key, or every key of the account where the store names it by an alias: then the alias is a condition.
@@ -216,9 +282,15 @@ context = { team = "payments" }
 [secrets]
 DB_URL = {}
 STAGED = { stage = "current" }
+ADMIN_URL = { inject = false }
 TOKEN = { store = "sealed" }
 INLINE = { store = "sealed", ciphertext = "AAAA", context = { app = "x" } }
 BARE = { store = "sealed", ciphertext = "AAAA" }
+[secrets.ROTATED.rotate]
+every = "30d"
+[secrets.APART.rotate]
+pending = "separate"
+apply = { type = "postgres", admin = "ADMIN_URL", role = "api" }
 [[bundles]]
 path = "features/"
 names = "UPPER_SNAKE"
@@ -243,8 +315,8 @@ type = "stderr"
     fn reading_is_allowed_for_exact_names_and_whole_segments_only() {
         let text = iam(IamFor::Run);
         for part in [
-            r#""Action":["ssm:GetParameters"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/db_url","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/staged"]"#,
-            r#""Action":["ssm:GetParameterHistory"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/staged"]"#,
+            r#""Action":["ssm:GetParameters"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/admin_url","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/apart","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/db_url","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/rotated","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/staged"]"#,
+            r#""Action":["ssm:GetParameterHistory"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/apart","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/rotated","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/staged"]"#,
             r#""Action":["ssm:GetParametersByPath"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/features","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/features/*"]"#,
             r#""kms:ViaService":"ssm.eu-west-1.amazonaws.com""#,
             r#""kms:ResourceAliases":"alias/aws/ssm""#,
@@ -260,12 +332,39 @@ type = "stderr"
     }
 
     #[test]
+    fn a_rotation_may_do_what_it_does_to_what_it_rotates() {
+        let text = iam(IamFor::Rotate);
+        let at = |name: &str| format!("arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/{name}");
+        let rotated = format!(r#"["{}","{}","{}"]"#, at("apart"), at("apart.pending"), at("rotated"));
+        for part in [
+            format!(
+                r#""ssm:LabelParameterVersion","ssm:UnlabelParameterVersion"],"Effect":"Allow","Resource":{rotated}"#
+            ),
+            format!(r#""Action":["ssm:DeleteParameter"],"Effect":"Allow","Resource":["{}"]"#, at("apart.pending")),
+            format!(r#""ssm:GetParameterHistory"],"Effect":"Allow","Resource":["{}"]"#, at("admin_url")),
+            format!(
+                r#"["ssm:GetParameter","ssm:GetParameterHistory","ssm:PutParameter"],"Effect":"Allow","Resource":["{}"]"#,
+                at(".vouchsafe/rotation")
+            ),
+            r#""Action":["kms:Encrypt","kms:GenerateDataKey","kms:Decrypt"]"#.to_owned(),
+            r#""Action":["kms:Encrypt","kms:Decrypt"],"Condition":{"ForAllValues:StringEquals""#.to_owned(),
+        ] {
+            assert!(text.contains(&part), "{part}\nnot in\n{text}");
+        }
+        for other in ["db_url", "staged", "features", "GetParametersByPath"] {
+            assert!(!text.contains(other), "{other} in {text}");
+        }
+    }
+
+    #[test]
     fn each_writing_command_gets_its_own_actions() {
         let set = iam(IamFor::Set);
         assert!(set.contains("ssm:PutParameter") && set.contains("kms:GenerateDataKey"), "{set}");
-        assert!(!set.contains("DeleteParameter"), "{set}");
+        assert!(set.contains("ssm:LabelParameterVersion") && !set.contains("DeleteParameter"), "{set}");
         let remove = iam(IamFor::Remove);
         assert!(remove.contains("ssm:DeleteParameter") && !remove.contains("PutParameter"), "{remove}");
+        let rekey = iam(IamFor::Rekey);
+        assert!(rekey.contains("kms:Encrypt") && !rekey.contains("ssm:"), "{rekey}");
         let history = iam(IamFor::History);
         assert!(history.contains("ssm:GetParameterHistory") && !history.contains("GetParameters"), "{history}");
     }

@@ -11,6 +11,7 @@ use super::{Entry, entries_table, look, rfc3339, written_down};
 use crate::audit::{Event, Outcome};
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
+use crate::exposed::ExposedValue;
 use crate::inject::ParentEnv;
 use crate::name::escape;
 use crate::setting::Setting;
@@ -27,6 +28,8 @@ pub struct Listing {
     service: Option<String>,
     /// Every binding of the policy, and what bundles bring.
     secrets: Vec<Entry>,
+    /// What somebody removed could open, and is in a store still.
+    exposed: Vec<ExposedValue>,
 }
 
 /// `vouchsafe list`.
@@ -46,8 +49,14 @@ pub fn list(options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
         environment: setting.policy.environment.to_string(),
         service: setting.policy.service.as_ref().map(ToString::to_string),
         secrets: seen.entries,
+        exposed: seen.exposed,
     };
-    if options.json { output::print_json(&listing) } else { output::print(&entries_table(&listing.secrets)) }
+    if options.json {
+        return output::print_json(&listing);
+    }
+    let exposed: String = listing.exposed.iter().map(|one| format!("{}\n", one.sentence())).collect();
+    let gap = if exposed.is_empty() { "" } else { "\n" };
+    output::print(&format!("{}{gap}{exposed}", entries_table(&listing.secrets)))
 }
 
 /// As git's textconv: the text changes whenever the file's content does, and shows none of it. Without a policy there is
@@ -117,6 +126,10 @@ fn document_text(document: &Document) -> String {
                 escape(&version.author)
             ));
         }
+    }
+    for one in document.exposed() {
+        let (item, recipient, since) = (escape(one.item.as_str()), escape(&one.recipient), rfc3339(one.since));
+        out.push_str(&format!("{item} up to version {} exposed to {recipient} since {since}\n", one.number));
     }
     out
 }

@@ -8,6 +8,8 @@ mod errors;
 mod history;
 mod iam;
 mod list;
+mod pending;
+mod table;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,15 +21,19 @@ pub use check::{Report, check};
 pub use errors::{NoItem, NotAnItem, NotBound};
 pub use history::{History, history};
 pub use list::{Listing, list};
+pub use pending::PendingVersion;
+use pending::{look_apart, pending};
+use table::entries_table;
 
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
+use crate::caller;
 use crate::error::Error;
+use crate::exposed::ExposedValue;
 use crate::name::{StoreName, VariableName, escape};
 use crate::policy::model::{Binding, Bundle, ItemRef, JsonPointer, Policy, Source, Stage};
-use crate::resolve::{ResolveError, is_expired, pick, variable_of};
+use crate::resolve::{ResolveError, is_expired, pick, variable_of, wanted_bundle};
 use crate::setting::Setting;
 use crate::store::{Answer, Fetched, Wanted};
-use crate::{caller, output};
 
 /// What is known of one binding without showing its value.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -48,10 +54,17 @@ pub struct Entry {
     pub written: Option<String>,
     /// Whole days since then.
     pub age_days: Option<u64>,
-    /// When it becomes older than its `max_age` or its rotation interval (RFC 3339).
+    /// When it becomes older than its `max_age` or its `rotate.every`, whichever comes first (RFC 3339).
     pub due: Option<String>,
+    /// Which of the two that is: `max_age` or `rotate.every`.
+    pub due_by: Option<String>,
     /// Whether that time has come.
     pub is_due: bool,
+    /// Whole days since then.
+    pub overdue_days: Option<u64>,
+    /// A version that a rotation has made and not yet put in place; `null` if there is none, if the store was not asked, or if
+    /// it lies apart where the caller may not look.
+    pub pending: Option<PendingVersion>,
 }
 
 /// What every store of a policy answered, without its values.
@@ -61,6 +74,8 @@ struct Seen {
     problems: Vec<String>,
     /// Stores that did not answer, in the order of their names.
     failures: Vec<Error>,
+    /// What somebody removed could open, and is in a store still.
+    exposed: Vec<ExposedValue>,
 }
 
 /// Asks every store of the policy for everything that is bound, and keeps only what is no value. A store that fails does
@@ -83,9 +98,12 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
         if let Some((store, wanted)) = wanted(binding) {
             orders.entry(store).or_default().push((Asker::Binding(name, binding), wanted));
         }
+        if let Some((store, wanted)) = pending(binding, false) {
+            orders.entry(store).or_default().push((Asker::Pending(name, false), wanted));
+        }
     }
     for bundle in &policy.bundles {
-        let wanted = Wanted::Bundle { path: bundle.path.clone(), recursive: bundle.recursive, plain: bundle.plain };
+        let wanted = wanted_bundle(policy, bundle);
         orders.entry(&bundle.store).or_default().push((Asker::Bundle(bundle), wanted));
     }
     let mut gathering = Gathering {
@@ -94,10 +112,15 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
         of_bundles: Vec::new(),
         problems: Vec::new(),
     };
-    let mut failures = Vec::new();
+    let (mut failures, mut exposed) = (Vec::new(), Vec::new());
     for (store, order) in orders {
         let (askers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
-        let answers = setting.open_store(store).and_then(|mut store| Ok(store.fetch(&wanted, deadline)?));
+        let answers = setting.open_store(store).and_then(|mut opened| {
+            let answers = opened.fetch(&wanted, deadline)?;
+            let notes = opened.exposed().into_iter().filter(|one| !one.state.is_over());
+            exposed.extend(notes.map(|one| ExposedValue::new(policy, &setting.selection(), store, &one)));
+            Ok(answers)
+        });
         match answers {
             Ok(answers) => askers.into_iter().zip(answers).for_each(|(asker, answer)| gathering.take(asker, answer)),
             Err(error) => {
@@ -106,16 +129,19 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
             }
         }
     }
+    look_apart(setting, deadline, &mut gathering);
     note_requests(&mut auditor, setting)?;
     gathering.judge_templates(policy);
     let entries = gathering.entries.into_values().chain(gathering.of_bundles).collect();
-    Ok(Seen { entries, problems: gathering.problems, failures })
+    Ok(Seen { entries, problems: gathering.problems, failures, exposed })
 }
 
 /// Who wants an answer.
 enum Asker<'p> {
     Binding(&'p VariableName, &'p Binding),
     Bundle(&'p Bundle),
+    /// Of the item itself, or of one that lies apart.
+    Pending(&'p VariableName, bool),
 }
 
 /// Entries while the stores answer.
@@ -161,7 +187,15 @@ impl Gathering {
                     self.of_bundles.push(entry);
                 }
             }
-            (Asker::Bundle(_), _) => {}
+            (Asker::Pending(name, apart), Answer::Found(found)) => {
+                // A promoted version that kept its label is pending no more; its own answer came before this one.
+                let is_current = |entry: &Entry| !apart && found.version.is_some() && found.version == entry.version;
+                if let Some(entry) = self.entries.get_mut(name.as_str()).filter(|entry| !is_current(entry)) {
+                    let since = found.written.map(rfc3339);
+                    entry.pending = Some(PendingVersion { version: found.version, since });
+                }
+            }
+            (Asker::Bundle(_) | Asker::Pending(..), _) => {}
         }
     }
 
@@ -243,7 +277,10 @@ fn blank(name: String, source: String, required: bool) -> Entry {
         written: None,
         age_days: None,
         due: None,
+        due_by: None,
         is_due: false,
+        overdue_days: None,
+        pending: None,
     }
 }
 
@@ -254,16 +291,21 @@ fn describe(entry: &mut Entry, found: &Fetched, binding: Option<&Binding>, now: 
     let Some(written) = found.written else { return };
     entry.written = Some(rfc3339(written));
     entry.age_days = now.duration_since(written).ok().map(|age| age.as_secs() / 86_400);
-    if let Some(limit) = binding.and_then(age_limit) {
-        entry.due = written.checked_add(limit).map(rfc3339);
+    if let Some((limit, by)) = binding.and_then(age_limit) {
+        let due = written.checked_add(limit);
+        entry.due = due.map(rfc3339);
+        entry.due_by = Some(by.to_owned());
         entry.is_due = is_expired(written, limit, now);
+        let since = due.filter(|_| entry.is_due).and_then(|due| now.duration_since(due).ok());
+        entry.overdue_days = since.map(|since| since.as_secs() / 86_400);
     }
 }
 
-/// The shorter of `max_age` and the rotation interval.
-fn age_limit(binding: &Binding) -> Option<Duration> {
+/// The shorter of `max_age` and the rotation interval, and which one it is.
+pub(crate) fn age_limit(binding: &Binding) -> Option<(Duration, &'static str)> {
     let every = binding.rotate.as_ref().and_then(|rotation| rotation.every);
-    binding.max_age.into_iter().chain(every).min()
+    let of = |limit: Option<Duration>, by| limit.map(|limit| (limit, by));
+    of(binding.max_age, "max_age").into_iter().chain(of(every, "rotate.every")).min_by_key(|(limit, _)| *limit)
 }
 
 /// Where a value comes from, in words.
@@ -312,33 +354,8 @@ pub fn note_of(name: &VariableName, item: &ItemRef) -> SecretNote {
     }
 }
 
-fn entries_table(entries: &[Entry]) -> String {
-    let rows: Vec<Vec<String>> = entries
-        .iter()
-        .map(|entry| {
-            let state = match (entry.present, entry.is_due, entry.required) {
-                (None, ..) => "not asked",
-                (Some(false), _, true) => "MISSING",
-                (Some(false), _, false) => "absent",
-                (Some(true), true, _) => "DUE",
-                (Some(true), false, _) => "ok",
-            };
-            vec![
-                entry.name.clone(),
-                state.into(),
-                entry.source.clone(),
-                entry.version.map(|version| version.to_string()).unwrap_or_default(),
-                entry.stage.clone().unwrap_or_default(),
-                entry.age_days.map(|days| format!("{days}d")).unwrap_or_default(),
-                entry.due.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    output::table(&["NAME", "STATE", "FROM", "VERSION", "STAGE", "AGE", "DUE"], &rows)
-}
-
 /// A time that RFC 3339 cannot write is shown as the nearest that it can: stores and sums of theirs may hold any.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(time.clamp(SystemTime::UNIX_EPOCH, last)).to_string()
 }

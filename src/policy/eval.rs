@@ -344,11 +344,11 @@ fn audience_matches(rule: &GrantRule, request: &Request) -> Option<Pin> {
     everything.then_some(pin)
 }
 
-fn users_match(fields: &Match, caller: &Caller) -> bool {
+pub(super) fn users_match(fields: &Match, caller: &Caller) -> bool {
     fields.users.as_ref().is_none_or(|users| users.iter().any(|user| user.is(caller.uid, caller.user.as_deref())))
 }
 
-fn groups_match(fields: &Match, caller: &Caller) -> bool {
+pub(super) fn groups_match(fields: &Match, caller: &Caller) -> bool {
     fields.groups.as_ref().is_none_or(|groups| {
         groups.iter().any(|group| caller.groups.iter().any(|(gid, name)| group.is(*gid, name.as_deref())))
     })

@@ -5,9 +5,12 @@
 //! - [`model`]: the types;
 //! - [`pattern`], [`template`]: the two small languages inside;
 //! - [`reserved`]: names that a secret may not be bound to;
-//! - [`eval`]: the decision, pure;
+//! - [`eval`]: the decision, pure; [`mod@reach`]: what a user could be granted at all;
+//! - [`diff`]: what changes between two policies, in words;
+//! - [`trust`]: signatures, before anything is parsed;
 //! - [`schema`]: what editors know of a policy.
 
+pub mod diff;
 pub mod eval;
 #[cfg(test)]
 mod eval_tests;
@@ -15,6 +18,8 @@ pub mod file;
 pub mod locate;
 pub mod model;
 pub mod pattern;
+pub mod reach;
 pub mod reserved;
 pub mod schema;
 pub mod template;
+pub mod trust;

@@ -17,11 +17,13 @@ use crate::error::Error;
 use crate::name::{ItemName, StoreName, VariableName, escape, show};
 use crate::policy::eval::Grant;
 use crate::policy::model::{
-    Binding, Bundle, DocumentFormat, ItemRef, JsonPointer, NameStyle, OnExpired, Policy, Source, Store as StoreModel,
+    Binding, Bundle, DocumentFormat, ItemRef, JsonPointer, NameStyle, OnExpired, Policy, Source, Stage,
+    Store as StoreModel,
 };
 use crate::policy::reserved;
 use crate::policy::template::{RenderError, Template};
 use crate::secret::Secret;
+use crate::store::ssm::apart_of;
 use crate::store::{Answer, Fetched, Store, Wanted};
 
 /// Opens the store of a name. Called once for each store that is needed, and for no other.
@@ -187,7 +189,7 @@ fn wanted_of<'p>(grant: &Grant<'p>) -> BTreeMap<&'p StoreName, Vec<(For<'p>, Wan
     }
     if grant.wants_bundles() {
         for bundle in &policy.bundles {
-            let wanted = Wanted::Bundle { path: bundle.path.clone(), recursive: bundle.recursive, plain: bundle.plain };
+            let wanted = wanted_bundle(policy, bundle);
             orders.entry(&bundle.store).or_default().push((For::Bundle(bundle), wanted));
         }
     }
@@ -220,6 +222,25 @@ fn fetch_all<'p>(
     Ok((values.into_iter().collect(), bundles))
 }
 
+/// What is wanted for a bundle: of what this policy reads by stage, the current version, and nothing unproven.
+pub(crate) fn wanted_bundle(policy: &Policy, bundle: &Bundle) -> Wanted {
+    let (mut staged, mut hidden) = (BTreeSet::new(), BTreeSet::new());
+    for binding in policy.secrets.values() {
+        let Source::Item(item) = &binding.source else { continue };
+        if item.store != bundle.store {
+            continue;
+        }
+        if item.stage == Some(Stage::Current) {
+            staged.insert(item.item.clone());
+        }
+        if binding.rotate.as_ref().is_some_and(|rotation| rotation.pending_separate) {
+            hidden.extend(apart_of(&item.item));
+        }
+    }
+    let Bundle { path, recursive, plain, .. } = bundle;
+    Wanted::Bundle { path: path.clone(), recursive: *recursive, plain: *plain, staged, hidden }
+}
+
 fn field_of(binding: &Binding) -> Option<&JsonPointer> {
     match &binding.source {
         Source::Item(item) => item.field.as_ref(),
@@ -239,7 +260,7 @@ fn note(name: &VariableName, store: &StoreName, wanted: &Wanted, found: &Fetched
         store: store.to_string(),
         item,
         version: found.version,
-        stage: found.stage.map(crate::policy::model::Stage::word),
+        stage: found.stage.map(Stage::word),
         ..SecretNote::default()
     }
 }

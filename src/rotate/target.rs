@@ -34,6 +34,12 @@ pub trait Target {
     /// # Errors
     /// The target refuses, or cannot be reached.
     fn retire(&mut self, previous: &Secret, current: &Secret) -> Result<(), TargetError>;
+
+    /// What a person should know of the steps since the last call, and no record holds: that nothing could be proven, or
+    /// what a program said, masked. For standard error, line by line; already safe to print.
+    fn remarks(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Nothing has to accept the value: it is only generated.
@@ -59,7 +65,7 @@ impl Target for NoTarget {
 }
 
 /// Why a target did not do a step. Sentences of ours: what a database or a program says may cite the value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetError {
     /// What failed, on what object.
     pub problem: String,
@@ -67,6 +73,22 @@ pub struct TargetError {
     pub hint: Option<String>,
     /// Nobody can say whether the target took the change: an answer was lost.
     pub is_unsettled: bool,
+    /// Somebody else rotates it at this moment.
+    pub is_busy: bool,
+}
+
+impl TargetError {
+    /// A failure that is settled: the target is as it was.
+    #[must_use]
+    pub fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), ..Self::default() }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hinting(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
 }
 
 impl fmt::Display for TargetError {
@@ -77,7 +99,7 @@ impl fmt::Display for TargetError {
 
 impl Cause for TargetError {
     fn class(&self) -> Class {
-        Class::Target
+        if self.is_busy { Class::Busy } else { Class::Target }
     }
 
     fn hint(&self) -> Option<String> {

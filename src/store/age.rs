@@ -2,11 +2,13 @@
 //!
 //! One fetch reads and decrypts the file once, whatever is wanted of it. Nothing is kept between calls.
 
+use std::path::Path;
 use std::time::Instant;
 
-use super::document::Document;
+use super::document::{Document, Exposed};
 use super::identity::{self, Environment, Identities};
 use super::plain::{self, Flat};
+use super::rekey::{Rekey, Rekeyed, Witness};
 use super::sealed::{self, MAX_FILE, Opening, SealedErrorKind as Kind};
 use super::sealed_file::{SealedFile, answer_from};
 use super::write::{self, Failure, Keys, Seal};
@@ -26,6 +28,7 @@ pub struct AgeFile<'a> {
     environment: &'a EnvironmentName,
     service: Option<&'a ServiceName>,
     env: Environment<'a>,
+    exposed: Vec<Exposed>,
 }
 
 /// A decrypted file.
@@ -44,7 +47,7 @@ impl<'a> AgeFile<'a> {
         service: Option<&'a ServiceName>,
         env: Environment<'a>,
     ) -> Self {
-        Self { name, store, environment, service, env }
+        Self { name, store, environment, service, env, exposed: Vec::new() }
     }
 
     /// The whole document, for `check`, `history` and `list`.
@@ -108,14 +111,29 @@ impl<'a> AgeFile<'a> {
             return Err(fail(Kind::HandMade));
         }
         let keys = self.keys().map_err(fail)?;
-        let guarded = |document: &mut Document| {
-            document.matches(self.environment, self.service).map_err(|mismatch| fail(Kind::Mismatch(mismatch)))?;
-            change(document)
-        };
-        write::update(&self.store.path, &keys, guarded).map_err(|failure| match failure {
+        self.settled(write::update(&self.store.path, &keys, self.guarded(&keys, change)))
+    }
+
+    /// `change` on a document that belongs here, and what follows from who can read the result.
+    fn guarded<'g, T, E: From<StoreError>>(
+        &'g self,
+        keys: &'g FileKeys,
+        change: impl FnOnce(&mut Document) -> Result<T, E> + 'g,
+    ) -> impl FnOnce(&mut Document) -> Result<T, E> + 'g {
+        move |document| {
+            let matching = document.matches(self.environment, self.service);
+            matching.map_err(|mismatch| E::from(self.sealed(Kind::Mismatch(mismatch))))?;
+            let answer = change(document)?;
+            document.expose_again(|noted| keys.recipients.iter().any(|one| one.text == noted));
+            Ok(answer)
+        }
+    }
+
+    fn settled<T, E: From<StoreError>>(&self, done: Result<T, Failure<E>>) -> Result<T, E> {
+        done.map_err(|failure| match failure {
             Failure::Change(error) => error,
-            Failure::File(Kind::File(error)) if error.is_absent() => fail(Kind::NeverWritten),
-            Failure::File(kind) => fail(kind),
+            Failure::File(Kind::File(error)) if error.is_absent() => self.sealed(Kind::NeverWritten).into(),
+            Failure::File(kind) => self.sealed(kind).into(),
         })
     }
 
@@ -199,7 +217,14 @@ impl Store for AgeFile<'_> {
     /// A local file answers at once or not at all, so the deadline is not looked at.
     fn fetch(&mut self, wanted: &[Wanted], _deadline: Instant) -> Result<Vec<Answer>, StoreError> {
         let content = self.load().map_err(|kind| self.sealed(kind))?;
+        if let Content::Document(document) = &content {
+            self.exposed = document.exposed();
+        }
         wanted.iter().map(|wanted| self.answer(&content, wanted)).collect()
+    }
+
+    fn exposed(&self) -> Vec<Exposed> {
+        self.exposed.clone()
     }
 }
 
@@ -232,6 +257,40 @@ impl SealedFile for AgeFile<'_> {
     fn service(&self) -> Option<&ServiceName> {
         self.service
     }
+
+    fn store(&self) -> &StoreName {
+        self.name
+    }
+
+    fn path(&self) -> Result<&Path, StoreError> {
+        Ok(&self.store.path)
+    }
+}
+
+impl Rekey for AgeFile<'_> {
+    fn path(&self) -> Option<&Path> {
+        Some(&self.store.path)
+    }
+
+    fn rekey(
+        &self,
+        change: &mut dyn FnMut(&mut Document) -> Result<(), Kind>,
+        is_rehearsal: bool,
+        _deadline: Instant,
+    ) -> Result<Rekeyed, StoreError> {
+        if self.store.format != DocumentFormat::Sealed {
+            return Err(self.sealed(Kind::HandMade));
+        }
+        let keys = self.keys().map_err(|kind| self.sealed(kind))?;
+        let witness = Witness::new(&keys);
+        let change = self.guarded(&keys, |document| change(document).map_err(|kind| self.sealed(kind)));
+        let path = &self.store.path;
+        self.settled(match is_rehearsal {
+            true => write::rehearse(path, &witness, change),
+            false => write::update(path, &witness, change),
+        })?;
+        Ok(witness.into_rekeyed())
+    }
 }
 
 fn open(bytes: &[u8], identities: &Identities) -> Result<Secret, Kind> {
@@ -243,7 +302,7 @@ fn open(bytes: &[u8], identities: &Identities) -> Result<Secret, Kind> {
 
 struct FileKeys {
     identities: Identities,
-    recipients: Vec<identity::AnyRecipient>,
+    recipients: Vec<identity::NamedRecipient>,
 }
 
 impl Keys for FileKeys {
@@ -253,7 +312,7 @@ impl Keys for FileKeys {
 
     fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind> {
         let all: Vec<&dyn ::age::Recipient> =
-            self.recipients.iter().map(|one| &**one as &dyn ::age::Recipient).collect();
+            self.recipients.iter().map(|one| &*one.recipient as &dyn ::age::Recipient).collect();
         seal(&all)
     }
 }

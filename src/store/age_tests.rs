@@ -90,7 +90,13 @@ fn wanted_as(name: &str, version: Option<u64>, stage: Option<Stage>) -> Wanted {
 }
 
 fn bundle(path: &str, recursive: bool) -> Wanted {
-    Wanted::Bundle { path: path.to_owned(), recursive, plain: false }
+    Wanted::Bundle {
+        path: path.to_owned(),
+        recursive,
+        plain: false,
+        staged: Default::default(),
+        hidden: Default::default(),
+    }
 }
 
 fn refusal<T>(result: Result<T, StoreError>) -> StoreError {

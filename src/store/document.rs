@@ -4,6 +4,7 @@
 //! What must stay true: an item has a current or a pending version, at most one of each stage, and no two versions of it
 //! have the same number. The normative text is `docs/spec/sealed-file.md`.
 
+mod exposed;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+pub use exposed::{Exposed, ExposedState, MAX_NOTES, Note};
 pub use json::Malformed;
 
 use crate::error::{Cause, Class};
@@ -39,6 +41,8 @@ pub struct Document {
     /// How often it was written.
     pub generation: u64,
     items: BTreeMap<ItemName, Item>,
+    /// One for each recipient.
+    notes: Vec<Note>,
 }
 
 /// One item: its versions by stage. No `Debug`: it holds values.
@@ -102,6 +106,8 @@ pub enum DocumentError {
     },
     /// One item more than a document holds.
     TooManyItems,
+    /// One note of what was exposed more than a document holds.
+    TooManyNotes,
     /// The value is over [`MAX_VALUE`].
     ValueTooLarge(ItemName),
 }
@@ -110,7 +116,7 @@ impl Document {
     /// An empty document, not written yet.
     #[must_use]
     pub fn new(environment: EnvironmentName, service: Option<ServiceName>) -> Self {
-        Self { environment, service, generation: 0, items: BTreeMap::new() }
+        Self { environment, service, generation: 0, items: BTreeMap::new(), notes: Vec::new() }
     }
 
     /// Reads a document from its JSON.
@@ -188,7 +194,8 @@ impl Document {
         Ok(number)
     }
 
-    /// Takes an item out with all its versions. Should it come back, its numbers begin at 1 again.
+    /// Takes an item out with all its versions. Should it come back, its numbers begin at 1 again, or after those that are noted
+    /// as exposed.
     ///
     /// # Errors
     /// There is no such item.
@@ -213,16 +220,25 @@ impl Document {
         Ok(number)
     }
 
-    /// The pending version becomes current, the current one previous. Answers the number that is now current.
+    /// The pending version becomes current, the current one previous. From `time` on it is written: how long it has been
+    /// used counts, not how long it lay there unproven. Answers the number that is now current.
     ///
     /// # Errors
     /// There is no pending version.
-    pub fn promote(&mut self, item: &ItemName) -> Result<u64, DocumentError> {
+    pub fn promote(&mut self, item: &ItemName, time: SystemTime) -> Result<u64, DocumentError> {
         let entry = self.item_mut(item)?;
         let pending = entry.pending.take().ok_or_else(|| DocumentError::NoPending(item.clone()))?;
         let number = pending.number;
-        entry.advance(pending);
+        entry.advance(Version { time: whole_second(time), ..pending });
         Ok(number)
+    }
+
+    /// Takes the previous version out.
+    ///
+    /// # Errors
+    /// There is no previous version.
+    pub fn drop_previous(&mut self, item: &ItemName) -> Result<Version, DocumentError> {
+        self.item_mut(item)?.previous.take().ok_or_else(|| DocumentError::NoPrevious(item.clone()))
     }
 
     /// Takes the pending version out. Its number is given again, since it was never anyone's.
@@ -258,7 +274,7 @@ impl Document {
     }
 
     fn next_version(
-        &self,
+        &mut self,
         item: &ItemName,
         value: Secret,
         author: &str,
@@ -277,9 +293,12 @@ impl Document {
         if !is_author(author) {
             return Err(DocumentError::Author);
         }
-        let highest = existing.map_or(0, Item::highest);
+        // A number that was exposed is not given to another value, not even after its item was removed.
+        let highest = existing.map_or(0, Item::highest).max(self.highest_noted(item));
         let number = highest.checked_add(1).ok_or(DocumentError::Exhausted)?;
-        Ok(Version { number, time: whole_second(time), author: author.to_owned(), value })
+        let version = Version { number, time: whole_second(time), author: author.to_owned(), value };
+        self.note_same_value(item, &version);
+        Ok(version)
     }
 }
 
@@ -349,6 +368,7 @@ impl fmt::Display for DocumentError {
                 write!(f, "item `{}` is being rotated: version {number} is pending", name(item))
             }
             Self::TooManyItems => write!(f, "a sealed file holds at most {MAX_ITEMS} items"),
+            Self::TooManyNotes => write!(f, "values are exposed to {MAX_NOTES} recipients already"),
             Self::ValueTooLarge(item) => {
                 write!(f, "the value for item `{}` is over the limit of {MAX_VALUE} bytes", name(item))
             }
@@ -360,17 +380,21 @@ impl Cause for DocumentError {
     fn class(&self) -> Class {
         match self {
             Self::Absent(_) | Self::NoPending(_) | Self::NoPrevious(_) => Class::Missing,
-            Self::Author | Self::Exhausted | Self::Pending { .. } | Self::TooManyItems | Self::ValueTooLarge(_) => {
-                Class::Store
-            }
+            Self::Author
+            | Self::Exhausted
+            | Self::Pending { .. }
+            | Self::TooManyItems
+            | Self::TooManyNotes
+            | Self::ValueTooLarge(_) => Class::Store,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::Pending { .. } => {
-                Some("finish the rotation with the build that began it: this one has no `rotate`".to_owned())
+                Some("vouchsafe rotate --resume   # finishes the rotation, with the same policy".to_owned())
             }
+            Self::TooManyNotes => Some("vouchsafe check   # says which: replace those values first".to_owned()),
             _ => None,
         }
     }

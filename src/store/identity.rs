@@ -174,13 +174,18 @@ fn unsupported_identity(line: &str) -> Option<&'static str> {
 }
 
 /// A recipient of any kind that is supported.
-pub type AnyRecipient = Box<dyn ::age::Recipient + Send + Sync>;
+pub struct NamedRecipient {
+    /// Its text, the same for all that mean the same key.
+    pub text: String,
+    /// As the age crate takes it.
+    pub recipient: Box<dyn ::age::Recipient + Send + Sync>,
+}
 
 /// Reads the recipients of a store, from its list and its file.
 ///
 /// # Errors
 /// The first that is not one, or there is none.
-pub fn recipients(store: &AgeStore) -> Result<Vec<AnyRecipient>, RecipientError> {
+pub fn recipients(store: &AgeStore) -> Result<Vec<NamedRecipient>, RecipientError> {
     let mut found = validate_recipients(&store.recipients)?;
     if let Some(path) = &store.recipients_file {
         let text = checked_file::read(path, Use::Public, MAX_RECIPIENTS).map_err(RecipientError::File)?;
@@ -196,7 +201,7 @@ pub fn recipients(store: &AgeStore) -> Result<Vec<AnyRecipient>, RecipientError>
 ///
 /// # Errors
 /// The first that is not one.
-pub fn validate_recipients(texts: &[String]) -> Result<Vec<AnyRecipient>, RecipientError> {
+pub fn validate_recipients(texts: &[String]) -> Result<Vec<NamedRecipient>, RecipientError> {
     texts
         .iter()
         .enumerate()
@@ -204,14 +209,22 @@ pub fn validate_recipients(texts: &[String]) -> Result<Vec<AnyRecipient>, Recipi
         .collect()
 }
 
-fn parse_recipient(text: &str) -> Result<AnyRecipient, &'static str> {
+/// Parses one recipient.
+///
+/// # Errors
+/// Why it is none. Never the text: it may be a private key in the wrong place.
+pub fn parse_recipient(text: &str) -> Result<NamedRecipient, &'static str> {
     const BAD: &str = "not an age recipient (age1...): mistyped or cut short";
     // Bech32 puts `1` between the kind and the data, which itself holds no `1` (BIP 173).
     let Some((kind, _)) = text.rsplit_once('1') else { return Err(unsupported_recipient(text).unwrap_or(BAD)) };
+    let named = |recipient| NamedRecipient { text: text.to_owned(), recipient };
     match kind {
-        "age" => Ok(Box::new(text.parse::<x25519::Recipient>().map_err(|_| BAD)?)),
-        "age1tag" => Ok(Box::new(text.parse::<::age::tag::Recipient>().map_err(|_| BAD)?)),
-        "age1tagpq" => Ok(Box::new(text.parse::<::age::tagpq::Recipient>().map_err(|_| BAD)?)),
+        "age" => {
+            let recipient = text.parse::<x25519::Recipient>().map_err(|_| BAD)?;
+            Ok(NamedRecipient { text: recipient.to_string(), recipient: Box::new(recipient) })
+        }
+        "age1tag" => Ok(named(Box::new(text.parse::<::age::tag::Recipient>().map_err(|_| BAD)?))),
+        "age1tagpq" => Ok(named(Box::new(text.parse::<::age::tagpq::Recipient>().map_err(|_| BAD)?))),
         _ => Err(unsupported_recipient(text).unwrap_or(BAD)),
     }
 }

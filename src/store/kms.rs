@@ -3,21 +3,26 @@
 //! The file is an age file like any other (`docs/spec/kms-stanza.md`): its file key lies encrypted under the KMS key in a
 //! stanza of its own, and perhaps under offline age recipients beside it. One fetch makes at most one `Decrypt` for the
 //! file, however many values it holds, and none where a local identity opens it. The key is always named in the call, and
-//! a stanza of another key than the policy's is never sent to KMS.
+//! a stanza of another key than the policy's is never sent to KMS, but for the one old key that `rekey` was told.
+
+mod calls;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::time::Instant;
 
 use age_core::format::{FileKey, Stanza};
 use age_core::secrecy::ExposeSecret;
-use aws_sdk_kms::primitives::Blob;
 
-use super::aws::error::{Asked, AwsError, Problem};
+use calls::{decrypt, encrypt};
+
+use super::aws::error::{AwsError, Problem};
 use super::aws::retry::concurrently;
 use super::aws::{Access, Aws, Calls};
-use super::document::Document;
-use super::identity::{self, AnyRecipient, Environment, Identities};
+use super::document::{Document, Exposed};
+use super::identity::{self, Environment, Identities, NamedRecipient};
+use super::rekey::{Rekey, Rekeyed, Witness};
 use super::sealed::{KMS_STANZA, KmsStanza, MAX_FILE, Opening, SealedBytes, SealedErrorKind as Kind};
 use super::sealed_file::{SealedFile, answer_from};
 use super::write::{self, Failure, Keys, Seal};
@@ -38,6 +43,9 @@ pub struct KmsFile<'a> {
     service: Option<&'a ServiceName>,
     env: Environment<'a>,
     aws: RefCell<Aws<'a>>,
+    /// The key that the file may be under still, and the way to it.
+    old: Option<(&'a str, RefCell<Aws<'a>>)>,
+    exposed: Vec<Exposed>,
 }
 
 /// The region in the ARN of a key.
@@ -72,7 +80,14 @@ impl<'a> KmsFile<'a> {
         service: Option<&'a ServiceName>,
         access: Access<'a>,
     ) -> Self {
-        Self { name, store, environment, service, env: access.env, aws: RefCell::new(Aws::new(access)) }
+        let (env, aws) = (access.env, RefCell::new(Aws::new(access)));
+        Self { name, store, environment, service, env, aws, old: None, exposed: Vec::new() }
+    }
+
+    /// A stanza of this key is opened too, where there is none of the policy's. Nothing is written to it.
+    #[must_use]
+    pub fn with_old_key(self, key: &'a str, access: Access<'a>) -> Self {
+        Self { old: Some((key, RefCell::new(Aws::new(access)))), ..self }
     }
 
     fn load(&self, deadline: Instant) -> Result<Document, StoreError> {
@@ -104,11 +119,19 @@ impl<'a> KmsFile<'a> {
         self.aws.borrow_mut().run(deadline, work)
     }
 
+    /// The stanza to ask KMS for: that of the policy's key, else that of the old one. Who can write the file must not choose
+    /// the key, so all others stay where they are.
+    fn choose<'s>(&self, stanzas: &'s [KmsStanza]) -> Option<(&'s KmsStanza, &RefCell<Aws<'a>>)> {
+        let of = |key: &str| stanzas.iter().find(|stanza| stanza.key == key);
+        let own = of(&self.store.key).map(|stanza| (stanza, &self.aws));
+        own.or_else(|| self.old.as_ref().and_then(|(key, aws)| of(key).map(|stanza| (stanza, aws))))
+    }
+
     /// The file key in a stanza. A file that belongs to every service of the environment has the context without one; it
     /// is tried second.
-    fn file_key(&self, stanza: &KmsStanza, deadline: Instant) -> Result<FileKey, AwsError> {
-        let key = &self.store.key;
-        let plaintext = self.run(deadline, async |calls| {
+    fn file_key(&self, (stanza, aws): (&KmsStanza, &RefCell<Aws<'a>>), deadline: Instant) -> Result<FileKey, AwsError> {
+        let key = &stanza.key;
+        let plaintext = aws.borrow_mut().run(deadline, async |calls| {
             let context = self.context(self.service);
             match decrypt(calls, key, &stanza.ciphertext, &context).await {
                 Err(error) if error.problem == Problem::WrongContext && self.service.is_some() => {
@@ -131,6 +154,12 @@ impl<'a> KmsFile<'a> {
             (kind, Some(path)) => StoreError { store: self.name.clone(), kind: StoreErrorKind::Sealed(kind.at(path)) },
             (_, None) => self.not_offered("items: it has no `path`"),
         }
+    }
+
+    fn settled<T>(&self, done: Result<T, Failure<Kind>>) -> Result<T, StoreError> {
+        done.map_err(|failure| match failure {
+            Failure::Change(kind) | Failure::File(kind) => self.sealed(kind),
+        })
     }
 
     fn failed(&self, error: AwsError) -> StoreError {
@@ -160,6 +189,7 @@ impl Store for KmsFile<'_> {
     fn fetch(&mut self, wanted: &[Wanted], deadline: Instant) -> Result<Vec<Answer>, StoreError> {
         let needs_file = wanted.iter().any(|one| !matches!(one, Wanted::Ciphertext { .. }));
         let document = needs_file.then(|| self.load(deadline)).transpose()?;
+        self.exposed = document.as_ref().map(Document::exposed).unwrap_or_default();
         let mut inline = self.ciphertexts(wanted, deadline)?.into_iter();
         let answer = |one: &Wanted| match (one, &document) {
             (Wanted::Ciphertext { .. }, _) => inline.next().map_or(Answer::Absent, |value| {
@@ -169,6 +199,10 @@ impl Store for KmsFile<'_> {
             (_, None) => Answer::Absent,
         };
         Ok(wanted.iter().map(answer).collect())
+    }
+
+    fn exposed(&self) -> Vec<Exposed> {
+        self.exposed.clone()
     }
 }
 
@@ -200,19 +234,19 @@ impl SealedFile for KmsFile<'_> {
     ) -> Result<T, StoreError> {
         let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
         let keys = self.keys(deadline).map_err(|kind| self.sealed(kind))?;
-        let guarded = |document: &mut Document| {
-            document.matches(self.environment, self.service).map_err(Kind::Mismatch)?;
-            // What was for every service stays so.
-            keys.service.replace(document.service.clone());
-            change(document)
-        };
-        write::update(path, &keys, guarded).map_err(|failure| match failure {
-            Failure::Change(kind) | Failure::File(kind) => self.sealed(kind),
-        })
+        self.settled(write::update(path, &keys, keys.guarded(change)))
     }
 
     fn service(&self) -> Option<&ServiceName> {
         self.service
+    }
+
+    fn store(&self) -> &StoreName {
+        self.name
+    }
+
+    fn path(&self) -> Result<&Path, StoreError> {
+        self.store.path.as_deref().ok_or_else(|| self.not_offered("items: it has no `path`"))
     }
 
     fn create_if_absent(&self, service: Option<&ServiceName>, deadline: Instant) -> Result<(), StoreError> {
@@ -230,15 +264,56 @@ impl SealedFile for KmsFile<'_> {
     }
 }
 
+impl Rekey for KmsFile<'_> {
+    fn path(&self) -> Option<&Path> {
+        self.store.path.as_deref()
+    }
+
+    fn rekey(
+        &self,
+        change: &mut dyn FnMut(&mut Document) -> Result<(), Kind>,
+        is_rehearsal: bool,
+        deadline: Instant,
+    ) -> Result<Rekeyed, StoreError> {
+        let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
+        let keys = self.keys(deadline).map_err(|kind| self.sealed(kind))?;
+        let witness = Witness::new(&keys);
+        let change = keys.guarded(change);
+        self.settled(match is_rehearsal {
+            true => write::rehearse(path, &witness, change),
+            false => write::update(path, &witness, change),
+        })?;
+        Ok(witness.into_rekeyed())
+    }
+}
+
 /// How this file is opened and sealed. Both ask KMS from synchronous code: no method of age's traits runs inside the
 /// event loop.
 struct FileKeys<'k, 'a> {
     file: &'k KmsFile<'a>,
     deadline: Instant,
     identities: Identities,
-    recipients: Vec<AnyRecipient>,
+    recipients: Vec<NamedRecipient>,
     /// The service that the document is bound to, and so its context.
     service: RefCell<Option<ServiceName>>,
+}
+
+impl FileKeys<'_, '_> {
+    /// `change` on a document that belongs here, and what follows from who can read the result.
+    fn guarded<T>(
+        &self,
+        change: impl FnOnce(&mut Document) -> Result<T, Kind>,
+    ) -> impl FnOnce(&mut Document) -> Result<T, Kind> {
+        |document| {
+            document.matches(self.file.environment, self.file.service).map_err(Kind::Mismatch)?;
+            // What was for every service stays so.
+            self.service.replace(document.service.clone());
+            let answer = change(document)?;
+            let names = |noted: &str| self.recipients.iter().any(|one| one.text == noted);
+            document.expose_again(|noted| noted == self.file.store.key || names(noted));
+            Ok(answer)
+        }
+    }
 }
 
 impl Keys for FileKeys<'_, '_> {
@@ -248,13 +323,11 @@ impl Keys for FileKeys<'_, '_> {
             Opening::Opened(plaintext) => return Ok(plaintext),
             Opening::Locked(stanzas) => stanzas,
         };
-        let ours = stanzas.iter().find(|stanza| stanza.key == self.file.store.key);
-        let Some(ours) = ours else {
-            if stanzas.is_empty() {
-                return Err(Kind::NoIdentityFits { tried: self.identities.tried() });
-            }
-            let asked = Asked { action: "kms:Decrypt", resource: self.file.store.key.clone() };
-            return Err(Problem::WrongKey.of(&asked).into());
+        let Some(ours) = self.file.choose(&stanzas) else {
+            return Err(match stanzas.first() {
+                None => Kind::NoIdentityFits { tried: self.identities.tried() },
+                Some(other) => Kind::OtherKmsKey { found: other.key.clone() },
+            });
         };
         let file_key = self.file.file_key(ours, self.deadline)?;
         sealed.open_with_file_key(file_key)
@@ -262,7 +335,7 @@ impl Keys for FileKeys<'_, '_> {
 
     fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind> {
         let kms = KmsRecipient { keys: self, failure: RefCell::new(None) };
-        let offline = self.recipients.iter().map(|one| &**one as &dyn ::age::Recipient);
+        let offline = self.recipients.iter().map(|one| &*one.recipient as &dyn ::age::Recipient);
         let all: Vec<&dyn ::age::Recipient> = std::iter::once(&kms as &dyn ::age::Recipient).chain(offline).collect();
         let sealed = seal(&all);
         match kms.failure.take() {
@@ -297,53 +370,6 @@ impl ::age::Recipient for KmsRecipient<'_, '_, '_> {
             }
         }
     }
-}
-
-fn as_sent(context: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
-    (!context.is_empty()).then(|| context.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
-}
-
-async fn decrypt(
-    calls: &Calls<'_>,
-    key: &str,
-    ciphertext: &[u8],
-    context: &BTreeMap<String, String>,
-) -> Result<Secret, AwsError> {
-    let asked = Asked { action: "kms:Decrypt", resource: key.to_owned() };
-    let client = calls.kms();
-    let (blob, context) = (Blob::new(ciphertext), as_sent(context));
-    let call = || {
-        let request = client.decrypt().key_id(key).ciphertext_blob(blob.clone());
-        request.set_encryption_context(context.clone()).send()
-    };
-    let answer = calls.read(&asked, call).await?;
-    let check = || {
-        calls.check_account(answer.key_id.as_deref())?;
-        if answer.key_id.as_deref() == Some(key) { Ok(()) } else { Err(Problem::WrongKey) }
-    };
-    check().map_err(|problem| problem.of(&asked))?;
-    let plaintext = answer.plaintext.ok_or_else(|| Problem::BadAnswer("it holds no plaintext").of(&asked))?;
-    Ok(Secret::new(plaintext.into_inner()))
-}
-
-/// `Encrypt` changes nothing, so it is repeated like a read.
-async fn encrypt(
-    calls: &Calls<'_>,
-    key: &str,
-    plaintext: &[u8],
-    context: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, AwsError> {
-    let asked = Asked { action: "kms:Encrypt", resource: key.to_owned() };
-    let client = calls.kms();
-    let (blob, context) = (Blob::new(plaintext), as_sent(context));
-    let call = || {
-        let request = client.encrypt().key_id(key).plaintext(blob.clone());
-        request.set_encryption_context(context.clone()).send()
-    };
-    let answer = calls.read(&asked, call).await?;
-    calls.check_account(answer.key_id.as_deref()).map_err(|problem| problem.of(&asked))?;
-    let sealed = answer.ciphertext_blob.ok_or_else(|| Problem::BadAnswer("it holds no ciphertext").of(&asked))?;
-    Ok(sealed.into_inner())
 }
 
 #[cfg(test)]

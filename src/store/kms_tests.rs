@@ -14,7 +14,7 @@ use crate::store::sealed;
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 fn vectors(name: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/kms").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/kms").join(name)
 }
 
 fn vector() -> Value {
@@ -148,8 +148,8 @@ fn a_stanza_of_another_key_never_goes_to_kms() {
     folder.write("prod.kms.age", read(&vectors("sealed.age")), 0o644);
     store.key = KEY.replace("1234abcd", "ffffffff");
     let Err(error) = open(&store, &[database_url()]) else { panic!("opened") };
-    let StoreErrorKind::Aws(error) = error.kind else { panic!("{error}") };
-    assert_eq!(error.problem, Problem::WrongKey);
+    let StoreErrorKind::Sealed(error) = error.kind else { panic!("{error}") };
+    assert!(matches!(&*error.kind, Kind::OtherKmsKey { found } if found == KEY), "{error}");
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //! - [`plain`]: plaintexts made by hand: dotenv, flat JSON, flat TOML;
 //! - [`identity`]: age identities and recipients, and where they are read from;
 //! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
-//! - [`mod@write`]: putting a sealed file in place of another without loss;
-//! - [`sealed_file`]: what the stores that are such a file have in common;
+//! - [`mod@write`]: putting a sealed file in place of another without loss; [`rekey`]: encrypting it anew;
+//! - [`sealed_file`]: what the stores that are such a file have in common; [`sealed_stages`]: their stages, and [`hold`]: who
+//!   moves them;
 //! - [`age`]: the `age` store on top of all these;
 //! - [`aws`]: what the stores of AWS have in common; [`ssm`], [`kms`]: those stores.
 //!
@@ -16,21 +17,26 @@ pub mod age;
 pub mod aws;
 pub mod document;
 pub mod header;
+pub mod hold;
 pub mod identity;
 pub mod kms;
 pub mod plain;
+pub mod rekey;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod sealed;
 mod sealed_error;
 pub mod sealed_file;
+pub mod sealed_stages;
 pub mod ssm;
 pub mod stages;
 pub mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Instant, SystemTime};
+
+use document::Exposed;
 
 use crate::error::{Cause, Class};
 use crate::name::{ItemName, StoreName};
@@ -45,6 +51,12 @@ pub trait Store {
     /// # Errors
     /// The first failure that keeps the store from a full answer before `deadline`.
     fn fetch(&mut self, wanted: &[Wanted], deadline: Instant) -> Result<Vec<Answer>, StoreError>;
+
+    /// What somebody removed could open, by the notes of the file that the last fetch opened. A store without such notes has
+    /// none.
+    fn exposed(&self) -> Vec<Exposed> {
+        Vec::new()
+    }
 }
 
 /// What is wanted of a store.
@@ -58,6 +70,11 @@ pub enum Wanted {
         recursive: bool,
         /// Values stored without encryption are accepted.
         plain: bool,
+        /// Items that may have an unproven version, and are therefore read at the stage `current`. A store that keeps stages of
+        /// its own reads all of them so.
+        staged: BTreeSet<ItemName>,
+        /// What is no item of the bundle: where unproven versions of others lie.
+        hidden: BTreeSet<ItemName>,
     },
     /// A ciphertext that the policy itself holds.
     Ciphertext {
@@ -250,7 +267,7 @@ impl Cause for StoreError {
     fn is_unsettled(&self) -> bool {
         match &self.kind {
             StoreErrorKind::Aws(error) => error.problem == aws::error::Problem::Unsettled,
-            StoreErrorKind::Parameter(refusal) => matches!(refusal, ssm::Refusal::Downgraded(_)),
+            StoreErrorKind::Parameter(refusal) => refusal.is_unsettled(),
             StoreErrorKind::Held(_)
             | StoreErrorKind::Moved { .. }
             | StoreErrorKind::Sealed(_)
@@ -264,9 +281,8 @@ impl Cause for StoreError {
             StoreErrorKind::Aws(error) => error.hint(),
             StoreErrorKind::Parameter(refusal) => refusal.hint(),
             StoreErrorKind::Sealed(error) => error.hint(),
-            StoreErrorKind::Held(_) => {
-                Some("wait until it is done; if that process is gone: vouchsafe rotate --resume".into())
-            }
+            // The command is the one that was refused; whoever ran it knows it and says so.
+            StoreErrorKind::Held(_) => None,
             StoreErrorKind::Moved { .. } => Some("look again: vouchsafe list".into()),
             StoreErrorKind::Unsupported(_) | StoreErrorKind::NotOffered { .. } => None,
         }

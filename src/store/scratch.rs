@@ -26,7 +26,7 @@ impl Scratch {
         Self(path)
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
@@ -38,7 +38,7 @@ impl Scratch {
     }
 
     /// The names in it, sorted.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -52,47 +52,47 @@ impl Drop for Scratch {
     }
 }
 
-pub(super) fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-pub(super) fn read(path: &Path) -> Vec<u8> {
+pub(crate) fn read(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     std::fs::File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-pub(super) fn environment(name: &str) -> EnvironmentName {
+pub(crate) fn environment(name: &str) -> EnvironmentName {
     EnvironmentName::new(name).unwrap()
 }
 
-pub(super) fn service(name: &str) -> ServiceName {
+pub(crate) fn service(name: &str) -> ServiceName {
     ServiceName::new(name).unwrap()
 }
 
-pub(super) fn item(name: &str) -> ItemName {
+pub(crate) fn item(name: &str) -> ItemName {
     ItemName::new(name).unwrap()
 }
 
-pub(super) fn store_name() -> StoreName {
+pub(crate) fn store_name() -> StoreName {
     StoreName::new("files").unwrap()
 }
 
-pub(super) fn secret(text: &str) -> Secret {
+pub(crate) fn secret(text: &str) -> Secret {
     Secret::new(text.as_bytes().to_vec())
 }
 
-pub(super) fn no_env(_: &str) -> Option<OsString> {
+pub(crate) fn no_env(_: &str) -> Option<OsString> {
     None
 }
 
 /// The text of an identity file.
-pub(super) fn key_text(key: &x25519::Identity) -> String {
+pub(crate) fn key_text(key: &x25519::Identity) -> String {
     format!("# created: now\n# public key: {}\n{}\n", key.to_public(), key.to_string().expose_secret())
 }
 
 /// A store `prod.age` with its key in `key.txt`.
-pub(super) fn age_store(folder: &Scratch, key: &x25519::Identity) -> AgeStore {
+pub(crate) fn age_store(folder: &Scratch, key: &x25519::Identity) -> AgeStore {
     folder.write("key.txt", key_text(key), 0o600);
     AgeStore {
         path: folder.path("prod.age"),

@@ -90,9 +90,17 @@ impl<'a> SealedBytes<'a> {
     /// # Errors
     /// The header is damaged.
     pub fn stanza_types(&self) -> Result<Vec<String>, SealedErrorKind> {
+        Ok(self.stanzas()?.into_iter().map(|(kind, _)| kind).collect())
+    }
+
+    /// The types of the stanzas, each with its only argument if it has one: that of a KMS key is the key.
+    ///
+    /// # Errors
+    /// The header is damaged.
+    pub(super) fn stanzas(&self) -> Result<Vec<(String, Option<String>)>, SealedErrorKind> {
         let census = Census::default();
         match self.decrypt(std::iter::once(&census as &dyn Identity)) {
-            Ok(_) | Err(DecryptError::NoMatchingKeys) => Ok(census.types.into_inner()),
+            Ok(_) | Err(DecryptError::NoMatchingKeys) => Ok(census.stanzas.into_inner()),
             Err(error) => Err(explain(&error)),
         }
     }
@@ -210,12 +218,13 @@ impl Identity for Patient<'_> {
 /// Notes what kinds of stanzas there are, and opens none.
 #[derive(Default)]
 struct Census {
-    types: RefCell<Vec<String>>,
+    stanzas: RefCell<Vec<(String, Option<String>)>>,
 }
 
 impl Identity for Census {
     fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, DecryptError>> {
-        self.types.borrow_mut().push(stanza.tag.clone());
+        let argument = if let [argument] = stanza.args.as_slice() { Some(argument.clone()) } else { None };
+        self.stanzas.borrow_mut().push((stanza.tag.clone(), argument));
         None
     }
 }

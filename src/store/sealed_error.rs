@@ -29,6 +29,8 @@ pub enum SealedErrorKind {
     Armor(&'static str),
     /// KMS, which holds its file key, failed.
     Aws(Box<AwsError>),
+    /// The change found nothing to write. Never shown: whoever makes such a change expects this.
+    CalledOff,
     /// The document does not take the change.
     Change(DocumentError),
     /// It could not be encrypted.
@@ -76,6 +78,11 @@ pub enum SealedErrorKind {
     NeverWritten,
     /// It is not an age file at all.
     NotAge,
+    /// Its stanzas are of other KMS keys than the policy's. This is the first.
+    OtherKmsKey {
+        /// The key, as the file says.
+        found: String,
+    },
     /// The payload is damaged or cut short.
     Payload,
     /// What was read back is not what was written.
@@ -151,6 +158,7 @@ impl fmt::Display for SealedError {
         match &*self.kind {
             Kind::Aws(error) => write!(f, "`{path}`: {error}"),
             Kind::Armor(why) => write!(f, "the armor of `{path}` is damaged: {why}"),
+            Kind::CalledOff => write!(f, "`{path}`: there is nothing to write"),
             Kind::Change(error) => write!(f, "`{path}`: {error}"),
             Kind::Encrypt(why) => write!(f, "`{path}` cannot be encrypted: {why}"),
             Kind::Exists => write!(f, "`{path}` exists already"),
@@ -182,6 +190,14 @@ impl fmt::Display for SealedError {
                 write!(f, "`{path}` was not written: no identity at hand could open it afterwards")
             }
             Kind::NeverWritten => write!(f, "`{path}` does not exist yet"),
+            Kind::OtherKmsKey { found } => {
+                let found: String = found.chars().take(256).collect();
+                write!(
+                    f,
+                    "`{path}` is sealed under another KMS key than the policy's: `{}`",
+                    crate::name::escape(&found)
+                )
+            }
             Kind::NotAge => write!(f, "`{path}` is not an age file"),
             Kind::Payload => write!(f, "the payload of `{path}` is damaged or cut short"),
             Kind::ReadBackDiffers => write!(f, "`{path}` was not written: it read back differently"),
@@ -237,6 +253,9 @@ impl Cause for SealedError {
             Kind::NoReadBack => Some(
                 "add the recipient of one of the store's identities to its `recipients`: age-keygen -y KEY".to_owned(),
             ),
+            Kind::OtherKmsKey { .. } => {
+                Some("vouchsafe rekey --old-key ARN   # if that is the key that the policy named before".to_owned())
+            }
             Kind::Unbound => Some("unbound = true   # in the store's table, if that is meant".to_owned()),
             _ => None,
         }

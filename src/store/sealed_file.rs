@@ -1,11 +1,12 @@
 //! What the `age` and the `kms` store have in common once a file is open: its document, and the versions in it.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::document::{Document, DocumentError, Version};
 use super::sealed::SealedErrorKind as Kind;
 use super::{Answer, Author, Fetched, StoreError, StoreErrorKind, VersionNote, Versions, Wanted, is_below};
-use crate::name::{ItemName, ServiceName};
+use crate::name::{ItemName, ServiceName, StoreName};
 use crate::policy::model::Stage;
 use crate::secret::Secret;
 
@@ -49,6 +50,15 @@ pub trait SealedFile {
 
     /// The service of the policy, which a first document is bound to.
     fn service(&self) -> Option<&ServiceName>;
+
+    /// The store, as the policy calls it.
+    fn store(&self) -> &StoreName;
+
+    /// The file.
+    ///
+    /// # Errors
+    /// The store has none.
+    fn path(&self) -> Result<&Path, StoreError>;
 }
 
 impl<F: SealedFile> Versions for F {
@@ -59,13 +69,7 @@ impl<F: SealedFile> Versions for F {
     fn history(&mut self, item: &ItemName, deadline: Instant) -> Result<Vec<VersionNote>, StoreError> {
         let document = self.document(deadline)?;
         let versions = document.item(item).into_iter().flat_map(|item| item.versions());
-        let note = |(stage, version): (Stage, &Version)| VersionNote {
-            number: version.number,
-            stage: Some(stage),
-            time: Some(version.time),
-            author: Some(version.author.clone()),
-        };
-        Ok(versions.map(note).collect())
+        Ok(versions.map(|(stage, version)| note_of(stage, version)).collect())
     }
 
     fn put(
@@ -119,7 +123,16 @@ pub fn answer_from(document: &Document, wanted: &Wanted) -> Answer {
     }
 }
 
-fn of_version(stage: Stage, version: &Version) -> Fetched {
+pub(super) fn note_of(stage: Stage, version: &Version) -> VersionNote {
+    VersionNote {
+        number: version.number,
+        stage: Some(stage),
+        time: Some(version.time),
+        author: Some(version.author.clone()),
+    }
+}
+
+pub(super) fn of_version(stage: Stage, version: &Version) -> Fetched {
     Fetched {
         value: version.value.duplicate(),
         version: Some(version.number),

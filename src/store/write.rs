@@ -84,12 +84,33 @@ pub fn update<T, E>(
     let stat = rustix::fs::fstat(&old).map_err(Kind::io("look at it"))?;
     place.holds(&stat)?;
     let bytes = checked_file::read_opened(&old, path, MAX_FILE).map_err(Kind::File)?;
-    let mut document = Document::parse(keys.open(&bytes)?.expose()).map_err(Kind::Malformed)?;
-    let answer = change(&mut document).map_err(Failure::Change)?;
-    let sealed = seal(&mut document, keys)?;
+    let (answer, sealed) = remake(&bytes, keys, change)?;
     let temporary = place.write_temporary(&sealed, Some(&stat))?;
     temporary.replace()?;
     Ok(answer)
+}
+
+/// What [`update`] does, up to the write: nothing is locked, made or touched. Whether it would go well can be told from it.
+///
+/// # Errors
+/// Those of [`update`] but for the lock and the write.
+pub fn rehearse<T, E>(
+    path: &Path,
+    keys: &dyn Keys,
+    change: impl FnOnce(&mut Document) -> Result<T, E>,
+) -> Result<T, Failure<E>> {
+    let bytes = checked_file::read(path, Use::Public, MAX_FILE).map_err(Kind::File)?;
+    remake(&bytes, keys, change).map(|(answer, _)| answer)
+}
+
+fn remake<T, E>(
+    bytes: &[u8],
+    keys: &dyn Keys,
+    change: impl FnOnce(&mut Document) -> Result<T, E>,
+) -> Result<(T, Vec<u8>), Failure<E>> {
+    let mut document = Document::parse(keys.open(bytes)?.expose()).map_err(Kind::Malformed)?;
+    let answer = change(&mut document).map_err(Failure::Change)?;
+    Ok((answer, seal(&mut document, keys)?))
 }
 
 /// Writes a first document. The file gets mode 0600.
@@ -129,21 +150,7 @@ struct Place {
 
 impl Place {
     fn lock(path: &Path) -> Result<Self, Kind> {
-        let name =
-            path.file_name().ok_or_else(|| Kind::Io { doing: "write it", error: Errno::ISDIR.into() })?.to_owned();
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        checked_file::check_folder(parent)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(parent, flags, Mode::empty()).map_err(Kind::io("open its folder"))?;
-        // A sticky folder such as /tmp is safe above a store's folder, not as that folder: others can put names there.
-        let mode = rustix::fs::fstat(&folder).map_err(Kind::io("look at its folder"))?.st_mode & 0o7777;
-        if mode & 0o002 != 0 {
-            let kind = checked_file::FileErrorKind::Writable { at: parent.to_owned(), mode };
-            return Err(Kind::File(checked_file::FileError { path: path.to_owned(), kind }));
-        }
+        let (folder, name) = open_folder_of(path)?;
         wait_for_lock(&folder)?;
         let place = Self { folder, name };
         place.remove_leftovers()?;
@@ -207,6 +214,28 @@ impl Place {
         rustix::fs::fsync(&file).map_err(Kind::io("sync a temporary file in its folder"))?;
         Ok(temporary)
     }
+}
+
+/// The folder of a file that is going to be written, if nobody else can put names there, and the file's name in it.
+///
+/// # Errors
+/// Others could write the folder; a system call fails.
+pub(super) fn open_folder_of(path: &Path) -> Result<(OwnedFd, OsString), Kind> {
+    let name = path.file_name().ok_or_else(|| Kind::Io { doing: "write it", error: Errno::ISDIR.into() })?.to_owned();
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    checked_file::check_folder(parent)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(parent, flags, Mode::empty()).map_err(Kind::io("open its folder"))?;
+    // A sticky folder such as /tmp is safe above a store's folder, not as that folder: others can put names there.
+    let mode = rustix::fs::fstat(&folder).map_err(Kind::io("look at its folder"))?.st_mode & 0o7777;
+    if mode & 0o002 != 0 {
+        let kind = checked_file::FileErrorKind::Writable { at: parent.to_owned(), mode };
+        return Err(Kind::File(checked_file::FileError { path: path.to_owned(), kind }));
+    }
+    Ok((folder, name))
 }
 
 /// Owner first: changing it may take bits of the mode away (chown(2)).

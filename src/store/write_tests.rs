@@ -1,9 +1,13 @@
 //! The write protocol: leftovers, links, concurrent writers.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::SystemTime;
 
-use ::age::x25519;
+use ::age::{EncryptError, x25519};
+use age_core::format::{FileKey, Stanza};
+use age_core::secrecy::ExposeSecret;
 
 use super::*;
 use crate::store::document::Version;
@@ -108,6 +112,66 @@ fn what_could_not_be_opened_afterwards_is_not_written() {
     let refused = create(&other, Document::new(environment("prod"), None), &foreign);
     assert!(matches!(refused, Err(Kind::NoReadBack)));
     assert_eq!((read(&path), folder.names()), (before, vec!["prod.age".to_owned()]));
+}
+
+/// Keeps every file key that it is given.
+struct Keeper<'k> {
+    keys: &'k One,
+    file_keys: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Recipient for Keeper<'_> {
+    fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+        self.file_keys.borrow_mut().push(file_key.expose_secret().to_vec());
+        self.keys.1.wrap_file_key(file_key)
+    }
+}
+
+impl Keys for Keeper<'_> {
+    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+        self.keys.open(bytes)
+    }
+
+    fn with_recipients(&self, seal: Seal<'_>) -> Result<Vec<u8>, Kind> {
+        seal(&[self])
+    }
+}
+
+/// sops#365, #901: who was taken out keeps the data key, and with it whatever is written later under the same one.
+#[test]
+fn the_file_key_is_another_one_after_each_write() {
+    let folder = Scratch::new();
+    let (path, keys) = created(&folder);
+    let keeper = Keeper { keys: &keys, file_keys: RefCell::default() };
+    for _ in 0..4 {
+        update(&path, &keeper, |_| Ok::<(), DocumentError>(())).unwrap();
+    }
+    let file_keys = keeper.file_keys.into_inner();
+    assert_eq!((file_keys.len(), file_keys.iter().collect::<HashSet<_>>().len()), (4, 4));
+    let file = read(&path);
+    let opens = |key: &[u8]| {
+        let key = FileKey::new(Box::new(key.try_into().unwrap()));
+        sealed::SealedBytes::parse(&file).unwrap().open_with_file_key(key).is_ok()
+    };
+    assert_eq!(file_keys.iter().map(|key| opens(key)).collect::<Vec<_>>(), [false, false, false, true]);
+}
+
+#[test]
+fn a_rehearsal_sees_what_would_be_refused_and_touches_nothing() {
+    let folder = Scratch::new();
+    let (path, keys) = created(&folder);
+    let before = (read(&path), std::fs::metadata(&path).unwrap().ino());
+    let set = |document: &mut Document| document.set(&item("a"), secret("1"), "me", SystemTime::now());
+    // Not even a lock is needed.
+    let place = Place::lock(&path).unwrap();
+    assert_eq!(rehearse(&path, &keys, set).unwrap(), 1);
+    drop(place);
+    let foreign = One(keys.0, x25519::Identity::generate().to_public());
+    assert!(matches!(rehearse(&path, &foreign, set), Err(Failure::File(Kind::NoReadBack))));
+    let refused = |_: &mut Document| Err::<(), _>(DocumentError::Author);
+    assert!(matches!(rehearse(&path, &foreign, refused), Err(Failure::Change(DocumentError::Author))));
+    assert_eq!((read(&path), std::fs::metadata(&path).unwrap().ino()), before);
+    assert_eq!(folder.names(), ["prod.age"]);
 }
 
 #[test]

@@ -101,6 +101,30 @@ fn a_collision_is_an_error_unless_the_policy_says_who_wins() {
 }
 
 #[test]
+fn a_twin_that_images_read_instead_of_the_secret_is_an_error_too() {
+    let scene = |rules: &str| {
+        Scene::with(&[("TOKEN", "from-store")])
+            .and(rules)
+            .variable("TOKEN_FILE", "/from-parent")
+            .variable("A_FILE", "x")
+    };
+    let outcome = scene("").run(&["true"]).expect_status(125);
+    assert!(outcome.err().contains("`TOKEN_FILE`") && !outcome.err().contains("A_FILE"), "{}", outcome.err());
+    let explained = scene("").verb(&["explain", "--json"]).expect_status(0);
+    let explained: serde_json::Value = serde_json::from_str(explained.out()).unwrap();
+    assert_eq!((&explained["granted"], &explained["collisions"][0]), (&false.into(), &"TOKEN_FILE".into()));
+    let secret = environment(&scene("[child]\non_collision = \"secret\""));
+    assert_eq!((&*secret["TOKEN"], secret.contains_key("TOKEN_FILE")), ("from-store", false));
+    let inherited = environment(&scene("[child]\non_collision = \"inherited\""));
+    assert_eq!((&*inherited["TOKEN_FILE"], inherited.contains_key("TOKEN")), ("/from-parent", false));
+    // Not inherited, it is in nobody's way; bound itself, it is a secret like any other.
+    let none = environment(&scene("[child]\ninherit = \"none\""));
+    assert_eq!((&*none["TOKEN"], none.contains_key("TOKEN_FILE")), ("from-store", false));
+    let both = Scene::with(&[("TOKEN", "1"), ("TOKEN_FILE", "2")]);
+    assert_eq!(environment(&both)["TOKEN_FILE"], "2");
+}
+
+#[test]
 fn role_pointers_pass_or_are_stripped() {
     let names = [
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -166,6 +190,7 @@ fn help_and_errors_never_show_the_environment() {
         "remove",
         "history",
         "copy",
+        "rotate",
         "init",
         "audit",
         "policy",

@@ -309,10 +309,15 @@ impl Outcome {
 
 /// Waits for the end of the child; one that hangs is killed, and fails the test.
 pub fn wait(child: Child) -> Output {
+    wait_within(child, PATIENCE)
+}
+
+/// The same, for another program than ours.
+pub fn wait_within(child: Child, patience: Duration) -> Output {
     let pid = rustix::process::Pid::from_child(&child);
     let (ended, still_there) = mpsc::channel::<()>();
     let watch = std::thread::spawn(move || {
-        let hangs = matches!(still_there.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Timeout));
+        let hangs = matches!(still_there.recv_timeout(patience), Err(mpsc::RecvTimeoutError::Timeout));
         if hangs {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
         }

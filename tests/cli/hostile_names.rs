@@ -20,7 +20,7 @@ pub fn write_document(scene: &Scene, items: &[(&str, &str, SystemTime)]) {
     write_plaintext(scene, document.to_plaintext());
 }
 
-fn write_plaintext(scene: &Scene, plaintext: Secret) {
+pub fn write_plaintext(scene: &Scene, plaintext: Secret) {
     let recipient: age::x25519::Recipient = scene.recipient().parse().unwrap();
     let bytes = sealed::encrypt(&plaintext, [&recipient as &dyn age::Recipient]);
     scene.write("sealed.age", &bytes.unwrap_or_else(|_| panic!("does not encrypt")));
@@ -81,7 +81,7 @@ fn names_of_variables_are_escaped() {
 fn what_a_store_says_is_escaped() {
     // No document of ours takes such a name; one made by others may claim to.
     for name in HOSTILE.into_iter().chain(["A"]) {
-        let scene = Scene::sealed(&["A"]);
+        let scene = Scene::sealed(&["A"]).and("R = { item = \"A\", rotate = {} }");
         for (place, text) in [
             ("items", r#"{"NAME":{"current":{"number":1,"time":"2026-01-01T00:00:00Z","author":"x","value":"v"}}}"#),
             ("items", r#"{"A":{"current":{"number":1,"time":"2026-01-01T00:00:00Z","author":"NAME","value":"v"}}}"#),
@@ -105,6 +105,7 @@ fn what_a_store_says_is_escaped() {
                 &["check"],
                 &["history", "A"],
                 &["run", "--", "true"],
+                &["rotate", "--all"],
                 &["remove", "A"],
             ] {
                 let outcome = scene.verb(line);

@@ -95,7 +95,7 @@ fn the_forms_are_found_where_they_are() {
 #[test]
 fn commands_that_succeed() {
     let scene = Scene::sealed(&["A", "B"])
-        .and("URL = { template = \"x://{A:url}@{B}\" }\nAGED = { item = \"A\", max_age = \"1d\" }");
+        .and("URL = { template = \"x://{A:url}@{B}\" }\nAGED = { item = \"A\", max_age = \"1d\" }\nROTATED = { item = \"A\", rotate = {} }");
     let text = std::fs::read_to_string(scene.write_policy()).unwrap();
     let text = text.replace("environment = \"test\"", "environment = \"prod\"").replace("sealed.age", "prod.age");
     scene.write("prod.toml", text.as_bytes());
@@ -114,10 +114,24 @@ fn commands_that_succeed() {
         &["history", "A", "--json"],
         &["explain", "--", "true"],
         &["explain", "--json"],
+        &["rekey", "--dry-run"],
+        &["rekey"],
+        &["rekey", "--json"],
     ] {
         done(scene.verb(words));
     }
     done(scene.vouchsafe(&["copy", "--from", "policy.toml", "--to", "prod.toml", "A", "B"]));
+    for words in [
+        &["rotate", "ROTATED", "--dry-run"][..],
+        &["rotate", "ROTATED", "--json"],
+        &["rotate", "--rollback", "ROTATED"],
+        &["rotate", "--only-step", "create", "ROTATED"],
+        &["rotate", "--rollback", "ROTATED"],
+        &["rotate", "--due"],
+        &["rotate", "--all"],
+    ] {
+        done(scene.verb(words));
+    }
     done(scene.vouchsafe(&["list", "--file", "sealed.age"]));
     done(scene.vouchsafe(&["audit", "show", "audit.jsonl"]));
     done(scene.vouchsafe(&["audit", "show", "--json", "audit.jsonl"]));

@@ -107,7 +107,7 @@ fn a_signal_while_fetching_ends_the_wrapper() {
     }
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
+pub fn wait_until(condition: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
         assert!(start.elapsed().as_secs() < 20, "the state did not come");
@@ -120,14 +120,14 @@ fn status_field(pid: u32, field: &str) -> String {
     status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default().trim().to_owned()
 }
 
-fn handles(pid: u32, signal: i32) -> bool {
+pub fn handles(pid: u32, signal: i32) -> bool {
     u64::from_str_radix(&status_field(pid, "SigCgt:"), 16).is_ok_and(|caught| caught & (1 << (signal - 1)) != 0)
 }
 
-fn sleeping(pid: u32) -> bool {
+pub fn sleeping(pid: u32) -> bool {
     status_field(pid, "State:").starts_with('S')
 }
 
-fn program(pid: u32) -> String {
+pub fn program(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }

@@ -10,6 +10,7 @@ pub mod http;
 pub mod iam;
 mod judge;
 pub mod kms;
+mod labels;
 pub mod names;
 pub mod server;
 pub mod sigv4;

@@ -216,7 +216,7 @@ fn answer(request: &Request, shared: &Shared, number: u64) -> Verdict {
 
 /// The parameter that a request changes.
 fn request_writes(record: &Record) -> Option<String> {
-    let writes = ["PutParameter", "LabelParameterVersion", "DeleteParameter"];
+    let writes = ["PutParameter", "LabelParameterVersion", "UnlabelParameterVersion", "DeleteParameter"];
     writes.contains(&record.target.as_str()).then(|| record.body["Name"].as_str().unwrap_or("").to_owned())
 }
 

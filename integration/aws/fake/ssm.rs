@@ -3,18 +3,20 @@
 //! What is stored as `SecureString` leaves decrypted only where `WithDecryption` asks for it and the key can be used.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::kms::Kms;
-use super::names::{check_name, check_value, is_label, split};
+use super::names::{check_name, check_value, split};
 pub use super::view::arn_of;
 use super::view::{described, shown, visible};
 use super::{ACCOUNT, AwsError, random_text};
 
 /// Versions of a parameter that are kept.
 const VERSIONS: usize = 100;
+/// After a removal its name is not to be had for so long.
+const RECREATE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub struct Ssm {
@@ -23,6 +25,10 @@ pub struct Ssm {
     pub pages: Vec<usize>,
     /// Whether `Type` may change on overwrite, as moto lets it.
     pub lax_types: bool,
+    /// Whether a write without `Description` drops the old one. It is not known which AWS does; it keeps it if not told so.
+    pub drops_descriptions: bool,
+    /// Names that were removed, and when.
+    pub removed: BTreeMap<String, SystemTime>,
     pages_sent: usize,
     tokens: BTreeMap<String, (String, usize)>,
 }
@@ -39,12 +45,13 @@ pub struct Version {
     pub kind: String,
     pub key: Option<String>,
     pub tier: String,
+    pub description: String,
     pub labels: BTreeSet<String>,
     pub user: String,
     pub written: SystemTime,
 }
 
-type Answer = Result<Value, AwsError>;
+pub(super) type Answer = Result<Value, AwsError>;
 
 impl Ssm {
     /// Stores a parameter without asking: the state that a test begins with.
@@ -59,6 +66,7 @@ impl Ssm {
             kind: kind.into(),
             key,
             tier: "Standard".into(),
+            description: String::new(),
             labels: BTreeSet::new(),
             user: format!("arn:aws:iam::{ACCOUNT}:user/seed"),
             written: SystemTime::now(),
@@ -233,6 +241,17 @@ impl Ssm {
         if let Some(key) = &key {
             kms.usable(key).map_err(|error| AwsError::new(400, "InvalidKeyId", &error.code))?;
         }
+        let kept = old.filter(|_| !self.drops_descriptions).map(|old| old.description.clone()).unwrap_or_default();
+        let description = body["Description"].as_str().map_or(kept, str::to_owned);
+        if description.chars().count() > 1024 {
+            let why = "Value at 'description' failed to satisfy constraint: length at most 1024";
+            return Err(AwsError::validation(why));
+        }
+        if let Some(then) = self.removed.get(&name)
+            && then.elapsed().unwrap_or_default() < RECREATE
+        {
+            return Err(AwsError::validation("Wait for at least 30 seconds before you create it with the same name."));
+        }
         let tier = tier.to_owned();
         let parameter = self.parameters.entry(name).or_insert(Parameter { versions: Vec::new(), next: 1 });
         if parameter.versions.len() == VERSIONS {
@@ -246,13 +265,17 @@ impl Ssm {
         parameter.next += 1;
         let labels = BTreeSet::new();
         let (user, written) = (user.to_owned(), SystemTime::now());
-        parameter.versions.push(Version { number, value, kind, key, tier: tier.clone(), labels, user, written });
+        let version = Version { number, value, kind, key, tier: tier.clone(), description, labels, user, written };
+        parameter.versions.push(version);
         Ok(json!({ "Version": number, "Tier": tier }))
     }
 
     fn delete(&mut self, name: &str) -> Answer {
         match self.parameters.remove(name.trim()) {
-            Some(_) => Ok(json!({})),
+            Some(_) => {
+                self.removed.insert(name.trim().to_owned(), SystemTime::now());
+                Ok(json!({}))
+            }
             None => Err(AwsError::new(400, "ParameterNotFound", "")),
         }
     }
@@ -261,37 +284,6 @@ impl Ssm {
         let names = texts(body, "Names", 10)?;
         let (gone, invalid): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| self.delete(name).is_ok());
         Ok(json!({ "DeletedParameters": gone, "InvalidParameters": invalid }))
-    }
-
-    fn label(&mut self, body: &Value) -> Answer {
-        let (name, labels) = (text(body, "Name")?, texts(body, "Labels", 10)?);
-        let parameter = self.parameters.get_mut(&name).ok_or_else(|| AwsError::new(400, "ParameterNotFound", ""))?;
-        let number = match body["ParameterVersion"].as_u64() {
-            Some(number) => number,
-            None => parameter.versions.last().unwrap().number,
-        };
-        let (good, bad): (Vec<_>, Vec<_>) = labels.into_iter().partition(|label| is_label(label));
-        let target = parameter.versions.iter().position(|version| version.number == number);
-        let target = target.ok_or_else(|| AwsError::new(400, "ParameterVersionNotFound", ""))?;
-        let fresh = good.iter().filter(|label| !parameter.versions[target].labels.contains(*label)).count();
-        if parameter.versions[target].labels.len() + fresh > 10 {
-            return Err(AwsError::new(400, "ParameterVersionLabelLimitExceeded", "at most 10 labels for a version"));
-        }
-        for version in &mut parameter.versions {
-            version.labels.retain(|label| !good.contains(label));
-        }
-        parameter.versions[target].labels.extend(good);
-        Ok(json!({ "InvalidLabels": bad, "ParameterVersion": number }))
-    }
-
-    fn unlabel(&mut self, body: &Value) -> Answer {
-        let (name, labels) = (text(body, "Name")?, texts(body, "Labels", 10)?);
-        let parameter = self.parameters.get_mut(&name).ok_or_else(|| AwsError::new(400, "ParameterNotFound", ""))?;
-        let number = body["ParameterVersion"].as_u64().unwrap_or(0);
-        let version = parameter.versions.iter_mut().find(|version| version.number == number);
-        let version = version.ok_or_else(|| AwsError::new(400, "ParameterVersionNotFound", ""))?;
-        let (gone, invalid): (Vec<_>, Vec<_>) = labels.into_iter().partition(|label| version.labels.remove(label));
-        Ok(json!({ "RemovedLabels": gone, "InvalidLabels": invalid }))
     }
 
     /// Enough of it for a listing: filters by name and by path.
@@ -374,12 +366,12 @@ fn decrypts(body: &Value) -> bool {
     body["WithDecryption"].as_bool().unwrap_or(false)
 }
 
-fn text(body: &Value, field: &str) -> Result<String, AwsError> {
+pub(super) fn text(body: &Value, field: &str) -> Result<String, AwsError> {
     let missing = || AwsError::validation(&format!("Value null at '{field}' failed to satisfy constraint: not null"));
     body[field].as_str().map(str::to_owned).ok_or_else(missing)
 }
 
-fn texts(body: &Value, field: &str, most: usize) -> Result<Vec<String>, AwsError> {
+pub(super) fn texts(body: &Value, field: &str, most: usize) -> Result<Vec<String>, AwsError> {
     let list: Vec<String> =
         body[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     if list.is_empty() || list.len() > most {

@@ -42,6 +42,9 @@ pub fn described(name: &str, version: &Version) -> Value {
         "Policies": [],
         "DataType": "text",
     });
+    if !version.description.is_empty() {
+        entry["Description"] = version.description.as_str().into();
+    }
     if let Some(key) = &version.key {
         entry["KeyId"] = key.as_str().into();
     }

@@ -370,7 +370,13 @@ mod tests {
             };
             Answer::Bundle((0..count).map(item).map(one).collect())
         };
-        let all = Wanted::Bundle { path: String::new(), recursive: false, plain: false };
+        let all = Wanted::Bundle {
+            path: String::new(),
+            recursive: false,
+            plain: false,
+            hidden: std::collections::BTreeSet::new(),
+            staged: std::collections::BTreeSet::new(),
+        };
         table.keep(&store(1), &all, &bundle(60), &rules(100, 0), now, 0);
         assert_eq!(table.figures().values, 100);
         assert!(matches!(table.copy(&store(1), &all), Some(Answer::Bundle(items)) if items.len() == 60));

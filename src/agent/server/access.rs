@@ -14,7 +14,9 @@ use crate::agent::protocol::encode_reply;
 use crate::agent::protocol::reply::{Refusal, Reply};
 use crate::agent::protocol::request::{Ask, CommandClaim, Request};
 use crate::audit::journal::Access;
-use crate::audit::{Actor, AuditError, CommandNote, Context, Event, Outcome, Permit, Released, SecretNote};
+use crate::audit::{
+    Actor, AuditError, CommandNote, Context, Event, Outcome, Permit, ProcessIdentity, Released, SecretNote,
+};
 use crate::error::{Cause, Class, Error};
 use crate::name::{StoreName, show};
 use crate::policy::eval::{Caller, CommandFacts, Denial, Verdict, evaluate, mismatches};
@@ -30,6 +32,18 @@ use crate::sys::peer::Credentials;
 pub(super) struct Peer {
     pub(super) credentials: Credentials,
     pub(super) groups: Vec<u32>,
+    pub(super) process: ProcessIdentity,
+}
+
+impl Peer {
+    /// Who has just connected. A process that our namespace has no number for (0) cannot be told from others.
+    pub(super) fn new(credentials: Credentials, groups: Vec<u32>) -> Self {
+        let process = match credentials.pid {
+            0 => ProcessIdentity { pid_namespace: None, ..ProcessIdentity::here() },
+            pid => ProcessIdentity::of(pid),
+        };
+        Self { credentials, groups, process }
+    }
 }
 
 /// What goes back.

@@ -45,12 +45,7 @@ fn ask(
     deadline: Instant,
 ) -> Outcome {
     let failed = |failure| StoreFailure { failure, is_outage: false };
-    let setting = match Setting::of_loaded(policy.policy.clone(), host.clone(), environment) {
-        Ok(setting) => setting,
-        Err(error) => {
-            return Outcome { answers: Err(failed(Failure::of_error(&error))), request_ids: Vec::new() };
-        }
-    };
+    let setting = Setting::of_loaded(policy.policy.clone(), host.clone(), environment);
     let answers: Result<Vec<Answer>, StoreFailure> = match setting.open_store(store) {
         Ok(mut opened) => opened
             .fetch(wanted, deadline)

@@ -99,6 +99,7 @@ impl Agent {
             groups: caller.groups.iter().map(|(gid, _)| *gid).collect(),
             pid: peer.credentials.pid,
             host: self.own.host.clone(),
+            process: peer.process.clone(),
             agent: Some(AgentNote { uid: self.own.uid, pid: self.own.pid }),
             ..Actor::default()
         }

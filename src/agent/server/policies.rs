@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use crate::agent::failure::Failure;
 use crate::error::{Cause, Class};
 use crate::name::{EnvironmentName, ServiceName, show};
-use crate::policy::file::{LoadOptions, demand_trust, is_base, load};
+use crate::policy::file::{LoadOptions, is_base, load_trusted};
 use crate::policy::locate::check_match;
 use crate::policy::model::{HostFile, Policy};
+use crate::policy::trust::Demand;
 
 /// Which policy: an environment, and a service where it has one of its own.
 pub type Slot = (EnvironmentName, Option<ServiceName>);
@@ -91,13 +93,14 @@ impl Policies {
     /// # Errors
     /// The folder cannot be read: everything stays as it was.
     pub fn reload(&mut self, folder: &Path, host: &HostFile) -> Result<Changes, Failure> {
-        let files = files_of(folder).map_err(|error| unreadable(folder, &error))?;
+        let now = SystemTime::now();
+        let files = files_of(folder, host, now).map_err(|error| unreadable(folder, &error))?;
         let mut changes = Changes::default();
         let mut refused = BTreeMap::new();
         let mut served = BTreeMap::new();
         for (slot, path) in files {
             let before = self.served.remove(&slot);
-            match accept(&slot, &path, host) {
+            match accept(&slot, &path, host, now) {
                 Ok(policy) => match before {
                     Some(before) if before.policy.digest == policy.digest => {
                         served.insert(slot, before);
@@ -126,18 +129,23 @@ impl Policies {
     }
 }
 
-fn accept(slot: &Slot, path: &Path, host: &HostFile) -> Result<Policy, Failure> {
+fn accept(slot: &Slot, path: &Path, host: &HostFile, now: SystemTime) -> Result<Policy, Failure> {
     // The agent's home is nobody's: `~/` means nothing.
     let options = LoadOptions { home: None, is_root: true };
-    let policy = load(path, &options).map_err(|error| Failure::of(&error.first_only()))?;
     let (environment, service) = slot;
+    let policy = load_trusted(path, &options, &demand(slot, host), now);
+    let policy = policy.map_err(|error| Failure::of(&error.first_only()))?;
     check_match(&policy, Some(environment), service.as_ref()).map_err(|error| Failure::of(&error))?;
-    demand_trust(host, &policy).map_err(|error| Failure::of(&error))?;
     Ok(policy)
 }
 
+/// Where a file lies says which environment it is for, as an option says it to `run`.
+fn demand<'h>(slot: &'h Slot, host: &'h HostFile) -> Demand<'h> {
+    Demand { trust: host.trust.as_ref(), environment: Some(&slot.0) }
+}
+
 /// Every file that is a policy by its place. Others are somebody else's; a base is part of those that extend it.
-fn files_of(folder: &Path) -> std::io::Result<Vec<(Slot, PathBuf)>> {
+fn files_of(folder: &Path, host: &HostFile, now: SystemTime) -> std::io::Result<Vec<(Slot, PathBuf)>> {
     let mut found = Vec::new();
     for (name, path) in entries(folder)? {
         if path.is_dir() {
@@ -151,7 +159,7 @@ fn files_of(folder: &Path) -> std::io::Result<Vec<(Slot, PathBuf)>> {
             found.extend(environment.map(|environment| ((environment, None), path)));
         }
     }
-    found.retain(|(_, path)| !is_base(path));
+    found.retain(|(slot, path)| !is_base(path, &demand(slot, host), now));
     found.sort();
     Ok(found)
 }
@@ -209,6 +217,7 @@ mod tests {
     use std::os::unix::fs::DirBuilderExt;
 
     use super::*;
+    use crate::policy::model::Trust;
 
     struct Folder(PathBuf);
 
@@ -265,6 +274,33 @@ mod tests {
         assert_eq!(found(&policies, "dev", Some("api")), None);
         assert_eq!(found(&policies, "test", None), None);
         assert_eq!(found(&policies, "base", None), None);
+    }
+
+    #[test]
+    fn what_the_host_demands_a_signature_for_is_not_even_parsed_without_one() {
+        let folder = Folder::new("trust");
+        folder.write("prod.toml", "not = [a policy");
+        folder.write("dev.toml", "version = 1\nenvironment = \"dev\"\n");
+        folder.write("test.toml", "version = 1\nenvironment = \"prod\"\n");
+        folder.write("base.toml", "version = 1\nenvironment = \"*\"\n");
+        let trusting = |environments: &[&str]| HostFile {
+            trust: Some(Trust {
+                environments: environments.iter().map(|name| EnvironmentName::new(*name).unwrap()).collect(),
+                ..Trust::default()
+            }),
+            ..HostFile::default()
+        };
+        let mut policies = Policies::default();
+        let changes = policies.reload(&folder.0, &trusting(&["prod"])).unwrap();
+        assert_eq!(changes.loaded.iter().map(|served| served.slot.clone()).collect::<Vec<_>>(), [of("dev", None)]);
+        let refused: Vec<&str> = changes.refused.iter().map(|(_, failure)| failure.message.as_str()).collect();
+        assert_eq!(refused.len(), 2);
+        assert!(refused.iter().all(|message| message.ends_with("is not signed, which this host demands for `prod`")));
+        // An empty list demands everything: not even whether a file is a base is looked for in one that nobody signed.
+        let changes = Policies::default().reload(&folder.0, &trusting(&[])).unwrap();
+        assert!(changes.loaded.is_empty());
+        assert_eq!(changes.refused.len(), 4);
+        assert!(changes.refused.iter().all(|(_, failure)| failure.message.contains("is not signed")));
     }
 
     #[test]

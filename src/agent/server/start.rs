@@ -218,7 +218,7 @@ fn admit(agent: &Rc<Agent>, stream: UnixStream) {
         return;
     };
     let groups = peer::groups(&stream).unwrap_or_default();
-    let peer = Peer { credentials, groups };
+    let peer = Peer::new(credentials, groups);
     tokio::task::spawn_local(connection::serve(Rc::clone(agent), stream, peer, slot));
 }
 

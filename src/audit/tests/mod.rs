@@ -4,7 +4,7 @@ mod file;
 mod journal;
 mod performance;
 mod schema;
-mod stream;
+pub(super) mod stream;
 mod tampering;
 
 use std::fs::File;
@@ -62,6 +62,7 @@ fn context() -> Context {
             tty: Some("/dev/pts/0".into()),
             host: "host-1".into(),
             container_id: None,
+            process: process(),
             agent: None,
         },
         environment: Some(EnvironmentName::new("prod").unwrap()),
@@ -69,6 +70,10 @@ fn context() -> Context {
         policy_digest: "ab".repeat(32),
         command: Some(CommandNote { path: "/usr/bin/api".into(), argument_count: 2 }),
     }
+}
+
+fn process() -> ProcessIdentity {
+    ProcessIdentity { boot_id: Some("0f".repeat(16)), pid_namespace: Some(4_026_531_836), start_ticks: Some(1234) }
 }
 
 fn note(name: &str) -> SecretNote {
@@ -139,6 +144,26 @@ fn a_write_permit_covers_what_was_written_down() {
     assert!(!permit.covers(&StoreName::new("files").unwrap(), &item));
     assert!(!permit.covers(&store, &ItemName::new("/prod/api/b").unwrap()));
     assert!(lines(&folder.log())[0].contains("\"event\":\"secret.write_requested\""));
+}
+
+#[test]
+fn a_rotation_permit_covers_what_was_written_down() {
+    let folder = Folder::new();
+    let admin =
+        SecretNote { name: "ADMIN".into(), store: "files".into(), item: "admin".into(), ..SecretNote::default() };
+    let permit = folder.auditor().begin_rotation("to role `api`", &note("A"), &[admin]).unwrap();
+    let (store, item) = (StoreName::new("params").unwrap(), ItemName::new("/prod/api/a").unwrap());
+    assert!(permit.covers(&store, &item));
+    assert!(
+        !permit.covers(&StoreName::new("files").unwrap(), &ItemName::new("admin").unwrap()),
+        "that one is only read"
+    );
+    assert!(permit.covers_means(&VariableName::new("ADMIN").unwrap()));
+    assert!(!permit.covers_means(&VariableName::new("A").unwrap()));
+    let line = &lines(&folder.log())[0];
+    for part in ["rotation.started", "to role `api`", "\"item\":\"admin\",\"inject\":false"] {
+        assert!(line.contains(part), "{part} not in {line}");
+    }
 }
 
 #[test]

@@ -64,3 +64,50 @@ fn a_million_records_are_verified() {
     assert_eq!(assert_state(&[&folder.log()], State::Intact).records, 1_000_000);
     println!("1,000,000 records of {} bytes: {:?}", line.len(), started.elapsed());
 }
+
+/// A log as a busy host leaves it: ten secrets in each record, a request and a release for each access, two of a thousand
+/// process numbers that run.
+#[test]
+#[ignore = "measures; only a release build on a quiet machine says anything"]
+fn a_million_records_are_searched() {
+    use crate::audit::read::{Holders, Processes, Scope, Wanted};
+    let folder = Folder::new();
+    let mut context = context();
+    context.actor.process = ProcessIdentity::here();
+    context.actor.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut chain = chain::Chain::begin(sink_file::new_stream().unwrap());
+    let mut log = std::io::BufWriter::new(File::create(folder.log()).unwrap());
+    let mut line = Vec::new();
+    let lists = Lists::notes(&(0..10).map(|index| note(&format!("NAME_{index}"))).collect::<Vec<_>>());
+    for access in 0..500_000_u64 {
+        context.actor.pid = 1 + (access % 1000) as u32;
+        context.actor.process.start_ticks = Some(access);
+        let author = Author { context: &context, access: &format!("{access:016x}") };
+        for (event, outcome) in
+            [(Event::AccessRequested, Outcome::Allowed), (Event::AccessReleased, Outcome::Succeeded)]
+        {
+            line.clear();
+            let statement = Statement { event, outcome, reason: None, detail: None };
+            Draft::new(&author, statement, &lists, SystemTime::now()).line(Assurance::File, &mut line);
+            chain = chain.seal(&mut line, 0);
+            log.write_all(&line).unwrap();
+        }
+    }
+    log.into_inner().unwrap();
+    let memory = || {
+        let status = File::open("/proc/self/status").and_then(|mut file| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map(|_| text)
+        });
+        let status = status.unwrap();
+        status.lines().find(|line| line.starts_with("VmHWM")).unwrap().split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let before = memory();
+    let started = Instant::now();
+    let mut holders = Holders::new(Wanted::parse("NAME_7").unwrap(), Scope::default(), Processes::here());
+    let counts = read::tests::read_all_of(File::open(folder.log()).unwrap(), |record, _| holders.record(record));
+    let items = holders.finish();
+    assert_eq!((counts.records, items.len()), (1_000_000, 1));
+    assert_eq!(items[0].holders.iter().map(|holder| holder.times).sum::<u64>(), 500_000);
+    println!("1,000,000 records of {} bytes: {:?}, peak {before} -> {} kB", line.len(), started.elapsed(), memory());
+}

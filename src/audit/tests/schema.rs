@@ -112,6 +112,7 @@ fn policy() -> Policy {
         field: None,
     };
     Policy {
+        serial: 0,
         environment: EnvironmentName::new("prod").unwrap(),
         service: None,
         files: Vec::new(),

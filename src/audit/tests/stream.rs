@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::*;
 
 /// Records of one process as a collector gets them: `small` of one secret, then one of `many`.
-pub(super) fn written(small: usize, many: usize) -> Vec<u8> {
+pub(in crate::audit) fn written(small: usize, many: usize) -> Vec<u8> {
     let (reader, writer) = rustix::pipe();
     let mut auditor = on(&writer).unwrap();
     let thread = std::thread::spawn(move || {
@@ -85,6 +85,11 @@ fn the_longest_that_there_can_be_fits() {
         tty: Some(long.clone()),
         host: long.clone(),
         container_id: Some(long.clone()),
+        process: ProcessIdentity {
+            boot_id: Some(long.clone()),
+            pid_namespace: Some(u64::MAX),
+            start_ticks: Some(u64::MAX),
+        },
         agent: Some(AgentNote { uid: u32::MAX, pid: u32::MAX }),
     };
     let longest = Context {

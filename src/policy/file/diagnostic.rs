@@ -11,6 +11,7 @@ use super::raw::{At, Span};
 use crate::checked_file::FileError;
 use crate::error::{Cause, Class, suggest};
 use crate::name::{escape, is_unprintable, show};
+use crate::policy::trust::TrustError;
 
 /// One or more things that are wrong with a policy or host file, in the order of the text.
 #[derive(Debug)]
@@ -77,6 +78,12 @@ impl PolicyError {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.absent
+    }
+}
+
+impl From<TrustError> for PolicyError {
+    fn from(error: TrustError) -> Self {
+        Self::plain(error.class(), error.to_string(), error.hint())
     }
 }
 
@@ -188,6 +195,11 @@ impl Findings {
 
     pub(in crate::policy) fn is_empty(&self) -> bool {
         self.found.is_empty()
+    }
+
+    /// How many there are.
+    pub(in crate::policy) fn len(&self) -> usize {
+        self.found.len()
     }
 
     /// Turns what was found into an error, in the order of files and lines. Said twice of one place counts once.

@@ -13,15 +13,15 @@ mod tests;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use ring::digest::{Context as Hash, SHA256};
 
 pub use diagnostic::{Place, PolicyError, Problem};
 
 use super::model::{HostFile, Policy};
+use super::trust::{Admitted, Demand, TrustError};
 use crate::checked_file::{self, FileError, FileErrorKind, Use};
-use crate::error::Class;
-use crate::name::show;
 use convert::Context;
 use diagnostic::{Findings, SourceText};
 use raw::{RawHost, RawPolicy};
@@ -49,7 +49,21 @@ pub struct LoadOptions {
 /// # Errors
 /// A file is absent, unsafe or too large, or anything in it is wrong.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Policy, PolicyError> {
-    assemble(path, options, |path| checked_file::read(path, Use::Public, LARGEST))
+    load_trusted(path, options, &Demand::default(), SystemTime::UNIX_EPOCH)
+}
+
+/// The same, where the host demands signatures: no file is parsed that is not admitted.
+///
+/// # Errors
+/// Those of [`load`]; a signature is demanded and absent, or not good.
+pub fn load_trusted(
+    path: &Path,
+    options: &LoadOptions,
+    demand: &Demand<'_>,
+    now: SystemTime,
+) -> Result<Policy, PolicyError> {
+    let read = |path: &Path| checked_file::read(path, Use::Public, LARGEST);
+    assemble(path, options, read, |path, bytes| demand.admit(path, bytes, now), demand)
 }
 
 /// Checks a text as if it stood at `path`. It cannot extend another.
@@ -66,13 +80,15 @@ pub fn parse_text(text: &str, path: &Path, options: &LoadOptions) -> Result<Poli
 /// A file that is extended is not among them, or anything in them is wrong.
 pub fn parse_texts(files: &[(&Path, &str)], options: &LoadOptions) -> Result<Policy, PolicyError> {
     let first = files.first().map_or_else(|| Path::new(""), |(path, _)| path);
-    assemble(first, options, |wanted| {
+    let read = |wanted: &Path| {
         let known = files.iter().find(|(path, _)| plain(path) == plain(wanted));
         known.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| {
             let kind = FileErrorKind::Io(rustix::io::Errno::NOENT.into());
             FileError { path: wanted.to_owned(), kind }
         })
-    })
+    };
+    let demand = Demand::default();
+    assemble(first, options, read, |path, bytes| demand.admit(path, bytes, SystemTime::UNIX_EPOCH), &demand)
 }
 
 /// Reads a host file. With `must_be_root`, which the default place needs, it must belong to root.
@@ -106,45 +122,35 @@ pub fn parse_host_text(text: &str, path: &Path) -> Result<HostFile, PolicyError>
 }
 
 /// Whether the file at `path` is a base: one that others extend, and that speaks for no environment itself. A file that
-/// cannot be read is none; [`load`] says what is wrong with it.
+/// cannot be read, or may not be parsed, is none; [`load_trusted`] says what is wrong with it.
 #[must_use]
-pub fn is_base(path: &Path) -> bool {
-    let Ok(text) = checked_file::read_text(path, Use::Public, LARGEST) else { return false };
+pub fn is_base(path: &Path, demand: &Demand<'_>, now: SystemTime) -> bool {
+    let Ok(bytes) = checked_file::read(path, Use::Public, LARGEST) else { return false };
+    if demand.admit(path, &bytes, now).is_err() {
+        return false;
+    }
+    let Ok(text) = String::from_utf8(bytes) else { return false };
     let raw = syntax::parse::<RawPolicy>(&text, &mut Findings::default());
     raw.is_ok_and(|raw| raw.environment.is_some_and(|at| at.as_str() == "*"))
 }
 
-/// Refuses a policy whose signature the host demands: this build cannot verify one, and a demand that is not met is no
-/// access.
-///
-/// # Errors
-/// `[trust]` of the host file names the policy's environment, or is empty.
-pub fn demand_trust(host: &HostFile, policy: &Policy) -> Result<(), PolicyError> {
-    let Some(trust) = &host.trust else { return Ok(()) };
-    if !trust.environments.is_empty() && !trust.environments.contains(&policy.environment) {
-        return Ok(());
-    }
-    let message = format!(
-        "`{}` demands a signed policy for the environment `{}`, and this build cannot verify signatures",
-        show(&host.path),
-        policy.environment
-    );
-    Err(PolicyError::plain(Class::Unsupported, message, Some(format!("vi {}   # [trust]", show(&host.path)))))
-}
-
-/// Reads the chain of files that begins at `path`, by `read`, and checks it as a whole.
-fn assemble(
+/// Reads the chain of files that begins at `path`, by `read`, and checks it as a whole. What `admit` refuses is not parsed.
+fn assemble<'t>(
     path: &Path,
     options: &LoadOptions,
     read: impl Fn(&Path) -> Result<Vec<u8>, FileError>,
+    admit: impl Fn(&Path, &[u8]) -> Result<Admitted<'t>, TrustError>,
+    demand: &Demand<'t>,
 ) -> Result<Policy, PolicyError> {
     let mut hash = Hash::new(&SHA256);
     let mut findings = Findings::default();
     let mut sources: Vec<SourceText> = Vec::new();
     let mut files: Vec<RawPolicy> = Vec::new();
+    let mut admitted = Vec::new();
     let mut next = Some(path.to_owned());
     while let Some(path) = next.take() {
         let bytes = read(&path).map_err(|error| with_referrer(error, &files, &sources))?;
+        admitted.push(admit(&path, &bytes)?);
         hash.update(&(bytes.len() as u64).to_be_bytes());
         hash.update(&bytes);
         let text =
@@ -172,7 +178,12 @@ fn assemble(
     }
     let mut context = Context { findings: &mut findings, sources: &sources, options };
     let policy = convert::policy(&files, hex(hash.finish().as_ref()), &mut context);
-    policy.ok_or_else(|| findings.into_error(&sources))
+    let serials: Vec<u64> = files.iter().map(|file| convert::serial(file, &mut findings)).collect();
+    let policy = policy.ok_or_else(|| findings.into_error(&sources))?;
+    let files: Vec<_> = policy.files.iter().map(PathBuf::as_path).zip(admitted).zip(serials).collect();
+    let files: Vec<_> = files.into_iter().map(|((path, admitted), serial)| (path, admitted, serial)).collect();
+    demand.accept(&policy.environment, &files)?;
+    Ok(policy)
 }
 
 /// A base that cannot be read is wrong where it is named.

@@ -102,7 +102,7 @@ fn ticked(words: &[&str]) -> String {
 
 /// Whether `key` is a field of a secret, whose value is no secret.
 pub(super) fn is_secret_field(key: &str) -> bool {
-    const FIELDS: [&str; 25] = [
+    const FIELDS: [&str; 32] = [
         "store",
         "item",
         "version",
@@ -128,6 +128,13 @@ pub(super) fn is_secret_field(key: &str) -> bool {
         "timeout",
         "admin",
         "role",
+        "roles",
+        "check",
+        "needs",
+        "exclude",
+        "require",
+        "bytes",
+        "retire_after",
     ];
     FIELDS.contains(&key)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::{Principal, Sink};
 use crate::name::EnvironmentName;
@@ -52,6 +53,8 @@ pub struct Trust {
     pub min_serial: BTreeMap<EnvironmentName, u64>,
     /// Keys, as OpenSSH writes them, each with the environments it may sign for.
     pub keys: Vec<TrustedKey>,
+    /// Keys that count nowhere, whatever else says so.
+    pub revoked: Vec<String>,
 }
 
 /// One key of `[trust]`.
@@ -61,4 +64,6 @@ pub struct TrustedKey {
     pub key: String,
     /// The environments it may sign for.
     pub environments: Vec<EnvironmentName>,
+    /// From when on it counts no longer.
+    pub expires: Option<SystemTime>,
 }

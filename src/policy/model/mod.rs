@@ -4,6 +4,7 @@
 //! knowledge: a policy holds no secret, so these types may be printed.
 
 mod host;
+mod password;
 mod rotation;
 mod stores;
 
@@ -12,8 +13,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
-pub use rotation::{Alphabet, Apply, CharacterClass, Generate, Password, Postgres, Program, Roles, Rotation};
-pub use stores::{AgeStore, AwsAccess, CredentialSource, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store};
+pub use password::{Alphabet, CharacterClass, Password};
+pub use rotation::{Apply, Generate, Postgres, Program, Random, Roles, Rotation};
+pub use stores::{
+    AgeStore, AwsAccess, CredentialSource, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store, is_key_arn,
+};
 
 use super::pattern::Pattern;
 use super::template::Template;
@@ -26,6 +30,8 @@ pub struct Policy {
     pub environment: EnvironmentName,
     /// The service it speaks for; `None` for every service of the environment.
     pub service: Option<ServiceName>,
+    /// The least serial of its files; 0 where one has none.
+    pub serial: u64,
     /// The files it was read from: the policy itself first, then what it extends.
     pub files: Vec<PathBuf>,
     /// SHA-256, in hexadecimal, over the exact bytes of `files`, each preceded by its length (8 bytes, big endian).

@@ -117,6 +117,21 @@ pub enum CredentialSource {
     WebIdentity,
 }
 
+/// Whether a text is the ARN of a KMS key: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`. That of an alias is not: it can be
+/// moved to another key.
+#[must_use]
+pub fn is_key_arn(text: &str) -> bool {
+    let parts: Vec<_> = text.split(':').collect();
+    let [arn, partition, "kms", region, account, resource] = parts.as_slice() else { return false };
+    *arn == "arn"
+        && partition.starts_with("aws")
+        && !region.is_empty()
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && resource.strip_prefix("key/").is_some_and(|id| !id.is_empty())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b":/-_".contains(&b))
+}
+
 /// `type = "kms"`.
 #[derive(Debug, Clone)]
 pub struct KmsStore {

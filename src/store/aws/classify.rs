@@ -96,6 +96,7 @@ impl Problem {
             | "IDPCommunicationError" => Self::ServerFault,
             "LimitExceededException" => Self::Quota("a quota of KMS"),
             "ParameterLimitExceeded" => Self::Quota("the number of parameters in the account"),
+            "ParameterVersionLabelLimitExceeded" => Self::Quota("ten labels on one version"),
             "ParameterMaxVersionLimitExceeded" => Self::VersionCap,
             "HierarchyLevelLimitExceededException" => Self::Invalid("the name has too many levels"),
             "HierarchyTypeMismatchException" => Self::Invalid("the type of the parameter cannot be changed"),

@@ -151,6 +151,8 @@ pub struct Calls<'a> {
     /// What the deadline means if it comes now, where that is more than that there was no answer.
     overdue: RefCell<Option<AwsError>>,
     refreshing: tokio::sync::Mutex<()>,
+    /// Credentials that were found to be of the account that the policy pins.
+    confirmed: RefCell<Option<Found>>,
     ssm: OnceCell<aws_sdk_ssm::Client>,
     kms: OnceCell<aws_sdk_kms::Client>,
 }
@@ -209,6 +211,7 @@ impl<'a> Calls<'a> {
             deadline: Cell::new(None),
             overdue: RefCell::default(),
             refreshing: tokio::sync::Mutex::new(()),
+            confirmed: RefCell::default(),
             ssm: OnceCell::new(),
             kms: OnceCell::new(),
         })
@@ -327,7 +330,7 @@ impl<'a> Calls<'a> {
     }
 
     /// Refuses to change or look back into anything in another account than the policy pins: those answers do not say where
-    /// they come from. `GetCallerIdentity` needs no permission (STS API reference).
+    /// they come from. `GetCallerIdentity` needs no permission (STS API reference). Asked once for the same credentials.
     ///
     /// # Errors
     /// The account is another one, or could not be learned.
@@ -335,12 +338,19 @@ impl<'a> Calls<'a> {
         if self.access.policy.account.is_none() {
             return Ok(());
         }
+        let used = self.current.get();
+        if self.confirmed.borrow().as_ref().zip(used.as_ref()).is_some_and(|(then, now)| then.is_same_as(now)) {
+            return Ok(());
+        }
         let asked = Asked { action: "sts:GetCallerIdentity", resource: "the account".to_owned() };
         let mut config = aws_sdk_sts::config::Builder::from(&self.config);
         config.set_endpoint_url(endpoint(self.access, Service::Sts));
         let client = aws_sdk_sts::Client::from_conf(config.build());
         let answer = self.read(&asked, || client.get_caller_identity().send()).await?;
-        self.check_account(answer.arn.as_deref()).map_err(|problem| problem.of(&asked))
+        self.check_account(answer.arn.as_deref()).map_err(|problem| problem.of(&asked))?;
+        // Should they have been replaced meanwhile, it is asked again.
+        self.confirmed.replace(used);
+        Ok(())
     }
 
     async fn ensure_credentials(&self) -> Result<(), Problem> {
@@ -384,6 +394,6 @@ fn endpoint(access: Access<'_>, service: Service) -> Option<String> {
     of_policy.map(ToOwned::to_owned).or_else(|| access.network.env_endpoint.then(of_environment).flatten())
 }
 
-fn is_on_this_host(url: &str) -> bool {
+pub(super) fn is_on_this_host(url: &str) -> bool {
     url.split_once("://").is_some_and(|(_, rest)| is_loopback(host_of(rest)))
 }

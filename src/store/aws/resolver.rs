@@ -30,19 +30,22 @@ impl fmt::Debug for Names {
     }
 }
 
+impl Names {
+    /// The addresses of a name; `None` if nobody knows any. The texts of hickory are not printed: that it was the name is
+    /// all that is told.
+    pub async fn look_up(&self, name: &str) -> Option<Vec<IpAddr>> {
+        if let Some(addresses) = known(name).or_else(|| in_hosts(&hosts(), name)) {
+            return Some(addresses);
+        }
+        let resolver = self.resolver.get_or_init(set_up).as_ref()?;
+        let addresses: Vec<IpAddr> = resolver.lookup_ip(absolute(name)).await.ok()?.iter().collect();
+        (!addresses.is_empty()).then_some(addresses)
+    }
+}
+
 impl ResolveDns for Names {
     fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
-        DnsFuture::new(async move {
-            if let Some(addresses) = known(name).or_else(|| in_hosts(&hosts(), name)) {
-                return Ok(addresses);
-            }
-            let resolver = self.resolver.get_or_init(set_up).as_ref();
-            let resolver = resolver.ok_or_else(|| ResolveDnsError::new("no resolver"))?;
-            // The texts of hickory are not printed; that it was the name is all that is told.
-            let found = resolver.lookup_ip(absolute(name)).await.map_err(|_| ResolveDnsError::new("not resolved"))?;
-            let addresses: Vec<IpAddr> = found.iter().collect();
-            if addresses.is_empty() { Err(ResolveDnsError::new("no address")) } else { Ok(addresses) }
-        })
+        DnsFuture::new(async move { self.look_up(name).await.ok_or_else(|| ResolveDnsError::new("not resolved")) })
     }
 }
 

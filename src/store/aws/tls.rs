@@ -29,7 +29,7 @@ pub fn context(files: &[PathBuf]) -> Result<TlsContext, Problem> {
         store.add_pem_certificate(pem(root));
     }
     for path in files {
-        store.add_pem_certificate(read(path)?);
+        store.add_pem_certificate(read(path)?.1);
     }
     TlsContext::builder()
         .with_trust_store(store)
@@ -37,9 +37,30 @@ pub fn context(files: &[PathBuf]) -> Result<TlsContext, Problem> {
         .map_err(|_| Problem::Invalid("the TLS settings could not be built"))
 }
 
+/// The same for a session of ours with rustls.
+///
+/// # Errors
+/// Those of [`context`].
+pub fn roots(files: &[PathBuf]) -> Result<RootCertStore, Problem> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    for path in files {
+        roots.roots.extend(roots_of_file(path)?.roots);
+    }
+    Ok(roots)
+}
+
+/// The authorities of one file and no others.
+///
+/// # Errors
+/// The file is unsafe, unreadable, or holds no certificate of an authority.
+pub fn roots_of_file(path: &Path) -> Result<RootCertStore, Problem> {
+    read(path).map(|(roots, _)| roots)
+}
+
 /// Checked here, because the SDK takes it for granted that it gets certificates, and panics. What cannot be an authority's
-/// is passed over, as bundles of distributions have such, if there is one that can.
-fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+/// is passed over, as bundles of distributions have such, if there is one that can. The authorities, and the same as text.
+fn read(path: &Path) -> Result<(RootCertStore, Vec<u8>), Problem> {
     let bad = |why: String| Problem::CaFile { path: show(path), why };
     let bytes =
         checked_file::read(path, Use::Public, MAX_CA_FILE).map_err(|error| bad(format!("is refused: {error}")))?;
@@ -52,7 +73,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Problem> {
             clean.extend_from_slice(&text);
         }
     }
-    if roots.is_empty() { Err(bad("holds no certificate of an authority".into())) } else { Ok(clean) }
+    if roots.is_empty() { Err(bad("holds no certificate of an authority".into())) } else { Ok((roots, clean)) }
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {

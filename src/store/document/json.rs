@@ -65,14 +65,17 @@ pub(in crate::store) const NOT_FLAT: &str = "neither a string, an integer nor a 
 pub(in crate::store) const TOO_LONG: &str = "a value is over the limit of 131072 bytes";
 pub(in crate::store) const TOO_MANY: &str = "more than 10000 items";
 const AUTHOR: &str = "not a valid author";
+const BAD_NOTE: &str = "not a note of what was exposed";
 const BASE64: &str = "not valid base64";
 const NUMBERS: &str = "version numbers start at 1 and differ within an item";
 const ONE_VALUE: &str = "a version has either `value` or `base64`";
 const OTHER_FORMAT: &str = "another format, or a newer one: this build reads vouchsafe-sealed/1";
 const STAGES: &str = "an item has a current or a pending version";
 const TIME: &str = "not a time as RFC 3339 writes it in UTC";
-const SENTENCES: [&str; 12] = [
+const TOO_MANY_NOTES: &str = "more than 64 notes of what was exposed";
+const SENTENCES: [&str; 14] = [
     AUTHOR,
+    BAD_NOTE,
     BASE64,
     DUPLICATE,
     ITEM_NAME,
@@ -84,13 +87,15 @@ const SENTENCES: [&str; 12] = [
     TIME,
     TOO_LONG,
     TOO_MANY,
+    TOO_MANY_NOTES,
 ];
 
 pub(super) fn parse(plaintext: &[u8]) -> Result<Document, Malformed> {
     // Checked as a whole: the parser would otherwise check each string on its own.
     let text = std::str::from_utf8(plaintext).map_err(|error| Malformed::not_utf8(plaintext, error.valid_up_to()))?;
     let raw: RawDocument = serde_json::from_str(text).map_err(|error| Malformed::from_json(&error))?;
-    Ok(Document { environment: raw.environment, service: raw.service, generation: raw.generation, items: raw.items.0 })
+    let RawDocument { _format: _, environment, service, generation, exposed, items } = raw;
+    Ok(Document { environment, service, generation, items: items.0, notes: exposed.0 })
 }
 
 #[derive(Deserialize)]
@@ -101,6 +106,8 @@ struct RawDocument {
     environment: EnvironmentName,
     service: Option<ServiceName>,
     generation: u64,
+    #[serde(default)]
+    exposed: notes::Notes,
     items: Items,
 }
 
@@ -145,6 +152,9 @@ macro_rules! from_text {
         }
     };
 }
+
+// After the macro, which it uses.
+mod notes;
 
 from_text!(Format(()), |text| if text == FORMAT { Ok(()) } else { Err(OTHER_FORMAT) });
 from_text!(Time(SystemTime), |text| humantime::parse_rfc3339(text).map_err(|_| TIME));
@@ -262,7 +272,9 @@ fn write_to(document: &Document, out: &mut impl Write) -> io::Result<()> {
         Some(service) => text(service.as_str(), out)?,
         None => out.write_all(b"null")?,
     }
-    write!(out, ",\n\"generation\":{},\n\"items\":{{", document.generation)?;
+    write!(out, ",\n\"generation\":{}", document.generation)?;
+    notes::write(&document.notes, out)?;
+    out.write_all(b",\n\"items\":{")?;
     for (index, (name, item)) in document.items().enumerate() {
         out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
         text(name.as_str(), out)?;

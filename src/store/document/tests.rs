@@ -65,10 +65,10 @@ fn versions_move_through_the_stages() {
     assert_eq!(document.set(&name, secret("x"), "a", at(4)), Err(pending.clone()));
     assert_eq!(document.stage_pending(&name, secret("x"), "a", at(4)), Err(pending.clone()));
     assert_eq!(document.rollback(&name), Err(pending));
-    assert_eq!(document.promote(&name), Ok(3));
+    assert_eq!(document.promote(&name, SystemTime::now()), Ok(3));
     assert_eq!(value_at(&document, "db", Stage::Current), Some(&b"3"[..]));
     assert_eq!(value_at(&document, "db", Stage::Previous), Some(&b"2"[..]));
-    assert_eq!(document.promote(&name), Err(DocumentError::NoPending(name.clone())));
+    assert_eq!(document.promote(&name, SystemTime::now()), Err(DocumentError::NoPending(name.clone())));
     assert_eq!(document.rollback(&name), Ok(2));
     assert_eq!(value_at(&document, "db", Stage::Previous), Some(&b"3"[..]));
     assert_eq!(document.set(&name, secret("4"), "a", at(5)), Ok(4), "no number is given twice");

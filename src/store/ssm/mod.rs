@@ -1,28 +1,41 @@
 //! The `ssm` store: AWS Systems Manager Parameter Store.
 //!
-//! - [`names`]: names, selectors, batches, sizes, pages: pure;
+//! - [`names`]: names, selectors, batches, sizes, pages; [`labels`], [`mark`], [`apart`]: which version is which; [`lock`]: who
+//!   rotates: pure;
 //! - [`read`]: `GetParameters`, `GetParametersByPath`, `GetParameterHistory`;
-//! - [mod@write]: `PutParameter` and `DeleteParameter`, never doubled.
+//! - [mod@write]: `PutParameter` and `DeleteParameter`, never doubled; [`relabel`]: moving labels;
+//! - [`stages`], [`work`]: what rotation does, on all of these; [`hold`]: the right to do it.
 //!
 //! A stage is a label, `vouchsafe-current` and so on. A parameter without any such label has only its newest version, which
 //! counts as current.
 
+mod apart;
+mod hold;
+mod labels;
+mod lock;
+mod mark;
 pub mod names;
 mod read;
+mod refusal;
+mod relabel;
+mod stages;
+mod work;
 mod write;
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Instant, SystemTime};
 
 use aws_sdk_ssm::types::ParameterType;
 
 use self::names::{Key, Selector};
+pub use self::refusal::Refusal;
+use self::relabel::Right;
+pub use self::stages::apart_of;
 use super::aws::error::{AwsError, Problem};
 use super::aws::{Access, Aws, Calls};
+use super::stages::Holder;
 use super::{Answer, Author, Fetched, Store, StoreError, StoreErrorKind, VersionNote, Versions, Wanted, is_below};
-use crate::error::{Cause, Class};
-use crate::name::{ItemName, StoreName, escape};
+use crate::name::{ItemName, StoreName};
 use crate::policy::model::{SsmStore, Stage};
 use crate::secret::Secret;
 
@@ -31,6 +44,9 @@ pub struct Parameters<'a> {
     name: &'a StoreName,
     store: &'a SsmStore,
     aws: Aws<'a>,
+    /// Says of a claim that it is ours; made once.
+    token: Option<String>,
+    right: Option<Right>,
 }
 
 /// One parameter as it was read. No `Debug`: it holds a plaintext.
@@ -41,27 +57,14 @@ struct Got {
     written: Option<SystemTime>,
 }
 
-/// Why a parameter is not used, or not written, whatever AWS says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// It is stored unencrypted, and the policy does not say `plain`.
-    Plain(String),
-    /// It exists with type `String` or `StringList`: writing would leave old versions readable, or downgrade the new one.
-    ExistsPlain(String),
-    /// After the write its type was another one.
-    Downgraded(String),
-    /// The name is not one that Parameter Store takes.
-    Name(String, &'static str),
-    /// Its versions have stages, which a plain write would leave where they are.
-    Staged(String),
-    /// The value is not one that Parameter Store takes.
-    Value(String, &'static str),
-}
-
 /// What goes wrong inside a conversation with AWS.
 enum Fault {
     Aws(AwsError),
     Refused(Refusal),
+    /// Somebody else has the right to rotate.
+    Held(Holder),
+    /// Another version is there than was meant.
+    Moved(ItemName, String),
 }
 
 impl From<AwsError> for Fault {
@@ -86,7 +89,7 @@ impl<'a> Parameters<'a> {
     /// Touches nothing yet.
     #[must_use]
     pub fn new(name: &'a StoreName, store: &'a SsmStore, access: Access<'a>) -> Self {
-        Self { name, store, aws: Aws::new(access) }
+        Self { name, store, aws: Aws::new(access), token: None, right: None }
     }
 
     fn run<T>(
@@ -100,6 +103,8 @@ impl<'a> Parameters<'a> {
             kind: match fault {
                 Fault::Aws(error) => StoreErrorKind::Aws(Box::new(error)),
                 Fault::Refused(refusal) => StoreErrorKind::Parameter(refusal),
+                Fault::Held(holder) => StoreErrorKind::Held(holder),
+                Fault::Moved(item, found) => StoreErrorKind::Moved { item, found },
             },
         })
     }
@@ -119,24 +124,33 @@ impl Store for Parameters<'_> {
 }
 
 async fn fetch(calls: &Calls<'_>, wanted: &[Wanted]) -> Result<Vec<Answer>, Fault> {
-    let keys = wanted.iter().filter_map(|one| match one {
+    let mut listings = Vec::new();
+    for one in wanted {
+        if let Wanted::Bundle { path, recursive, staged, hidden, .. } = one {
+            listings.push(list(calls, path, *recursive, staged, hidden).await?);
+        }
+    }
+    let of_bundles = listings.iter().flat_map(|listing| &listing.staged).map(staged_key);
+    let of_items = wanted.iter().filter_map(|one| match one {
         Wanted::Item { item, version, stage, .. } => Some(Key::new(item, *version, *stage)),
         Wanted::Bundle { .. } | Wanted::Ciphertext { .. } => None,
     });
-    let mut found = read::parameters(calls, keys).await?;
+    let mut found = read::parameters(calls, of_items.chain(of_bundles)).await?;
     read::unlabelled(calls, &mut found).await?;
     let mut answers = Vec::with_capacity(wanted.len());
+    let mut listings = listings.into_iter();
     for one in wanted {
         answers.push(match one {
             Wanted::Item { item, version, stage, plain } => {
                 let key = Key::new(item, *version, *stage);
                 match found.get(&key).and_then(Option::as_ref) {
-                    Some(got) if got.is_encrypted || *plain => Answer::Found(fetched(got, *stage)),
-                    Some(_) => return Err(Refusal::Plain(item.to_string()).into()),
+                    Some(got) => Answer::Found(usable(item, got, *stage, *plain)?),
                     None => Answer::Absent,
                 }
             }
-            Wanted::Bundle { path, recursive, plain } => Answer::Bundle(bundle(calls, path, *recursive, *plain).await?),
+            Wanted::Bundle { plain, .. } => {
+                Answer::Bundle(bundle(listings.next().unwrap_or_default(), &found, *plain)?)
+            }
             Wanted::Ciphertext { .. } => Answer::Absent,
         });
     }
@@ -152,27 +166,64 @@ async fn fetch(calls: &Calls<'_>, wanted: &[Wanted]) -> Result<Vec<Answer>, Faul
     Ok(answers)
 }
 
-/// IAM lets a recursive read of `/a` see `/a/b` even where that is denied, so what was not asked for is dropped here.
-async fn bundle(
+/// What lies below a path.
+#[derive(Default)]
+struct Listing {
+    /// Those whose newest version counts.
+    newest: Vec<(ItemName, Got)>,
+    /// Those that are read at their stage, since their newest version may be unproven. What the listing brought of them is
+    /// wiped unread.
+    staged: Vec<ItemName>,
+}
+
+/// IAM lets a recursive read of `/a` see `/a/b` even where that is denied, so what was not asked for is dropped here; so is what
+/// is no item: our own parameters, and those where unproven versions lie.
+async fn list(
     calls: &Calls<'_>,
     path: &str,
     recursive: bool,
-    plain: bool,
-) -> Result<Vec<(ItemName, Fetched)>, Fault> {
-    let mut items = Vec::new();
+    staged: &BTreeSet<ItemName>,
+    hidden: &BTreeSet<ItemName>,
+) -> Result<Listing, Fault> {
+    let mut listing = Listing::default();
     for (name, got) in read::below(calls, path, recursive).await? {
-        if !is_below(&name, path, recursive) {
+        if !is_below(&name, path, recursive) || names::is_own(&name) {
             continue;
         }
-        if !got.is_encrypted && !plain {
-            return Err(Refusal::Plain(name).into());
-        }
         let item = ItemName::new(name).map_err(|_| Problem::BadAnswer("a name that no parameter can have"))?;
-        items.push((item, fetched(&got, None)));
+        if staged.contains(&item) {
+            listing.staged.push(item);
+        } else if !hidden.contains(&item) {
+            listing.newest.push((item, got));
+        }
+    }
+    Ok(listing)
+}
+
+fn bundle(listing: Listing, found: &Found, plain: bool) -> Result<Vec<(ItemName, Fetched)>, Fault> {
+    let mut items = Vec::with_capacity(listing.newest.len() + listing.staged.len());
+    for (item, got) in listing.newest {
+        let fetched = usable(&item, &got, None, plain)?;
+        items.push((item, fetched));
+    }
+    for item in listing.staged {
+        // It is there, and no version of it is current: nothing of it may be delivered, and its absence would go unnoticed.
+        let got = found.get(&staged_key(&item)).and_then(Option::as_ref);
+        let got = got.ok_or_else(|| Refusal::NoneIsCurrent(item.to_string()))?;
+        let fetched = usable(&item, got, Some(Stage::Current), plain)?;
+        items.push((item, fetched));
     }
     items.sort_by(|(a, _), (b, _)| a.cmp(b));
     items.dedup_by(|(a, _), (b, _)| a == b);
     Ok(items)
+}
+
+fn staged_key(item: &ItemName) -> Key {
+    Key::new(item, None, Some(Stage::Current))
+}
+
+fn usable(item: &ItemName, got: &Got, stage: Option<Stage>, plain: bool) -> Result<Fetched, Refusal> {
+    if got.is_encrypted || plain { Ok(fetched(got, stage)) } else { Err(Refusal::Plain(item.to_string())) }
 }
 
 fn fetched(got: &Got, stage: Option<Stage>) -> Fetched {
@@ -187,17 +238,9 @@ impl Versions for Parameters<'_> {
     fn history(&mut self, item: &ItemName, deadline: Instant) -> Result<Vec<VersionNote>, StoreError> {
         let past = self.run(deadline, async |calls| {
             calls.require_account().await?;
-            Ok(read::history(calls, item.as_str()).await?)
+            Ok(read::past(calls, item.as_str()).await?)
         })?;
-        let past = past.unwrap_or_default();
-        let is_labelled = past.iter().any(|one| one.stages().next().is_some());
-        let newest = past.iter().map(|one| one.version).max();
-        let note = |one: &read::Past| {
-            let by_age = (!is_labelled && Some(one.version) == newest).then_some(Stage::Current);
-            let stage = one.stages().next().or(by_age);
-            VersionNote { number: one.version, stage, time: one.written, author: one.author.clone() }
-        };
-        Ok(past.iter().map(note).collect())
+        Ok(past.iter().map(|one| note(one, labels::stage_of(&past, one))).collect())
     }
 
     fn put(
@@ -220,63 +263,15 @@ impl Versions for Parameters<'_> {
     }
 }
 
+fn note(one: &read::Past, stage: Option<Stage>) -> VersionNote {
+    VersionNote { number: one.version, stage, time: one.written, author: one.author.clone() }
+}
+
 /// The answers to keys; `None` is "absent".
 type Found = HashMap<Key, Option<Got>>;
 
 fn is_encrypted(kind: Option<&ParameterType>) -> bool {
     matches!(kind, Some(ParameterType::SecureString))
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Plain(name) => {
-                write!(f, "`{}` is a parameter of type String, stored without encryption", escape(name))
-            }
-            Self::ExistsPlain(name) => {
-                write!(f, "`{}` exists as a parameter of type String; nothing was written", escape(name))
-            }
-            Self::Downgraded(name) => write!(f, "`{}` was written, but is not a SecureString now", escape(name)),
-            Self::Name(name, rule) => write!(f, "Parameter Store does not take the name `{}`: {rule}", escape(name)),
-            Self::Staged(name) => write!(
-                f,
-                "the versions of `{}` have stages by label, so a new one would not be read; nothing was written",
-                escape(name)
-            ),
-            Self::Value(name, rule) => {
-                write!(f, "Parameter Store does not take the value for `{}`: {rule}", escape(name))
-            }
-        }
-    }
-}
-
-impl Cause for Refusal {
-    fn class(&self) -> Class {
-        match self {
-            Self::Name(..) => Class::Policy,
-            Self::Plain(_) | Self::ExistsPlain(_) | Self::Downgraded(_) | Self::Staged(_) | Self::Value(..) => {
-                Class::Store
-            }
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Plain(_) => Some("plain = true   # in its binding, if that is meant".into()),
-            Self::ExistsPlain(_) => {
-                Some("remove it, wait 30 seconds, and set it again: its type cannot be changed safely".into())
-            }
-            Self::Downgraded(_) => {
-                Some("somebody else writes it too; rotate the value, it was readable without its key".into())
-            }
-            Self::Staged(name) => Some(format!(
-                "write it and move the label: aws ssm put-parameter --overwrite ... && aws ssm label-parameter-version \
-                 --name {} --labels vouchsafe-current",
-                escape(name)
-            )),
-            Self::Name(..) | Self::Value(..) => None,
-        }
-    }
 }
 
 impl Selector {

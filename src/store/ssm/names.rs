@@ -20,6 +20,8 @@ pub const ADVANCED: usize = 8192;
 const LEVELS: usize = 15;
 /// Bytes of a name, counted with the ARN before it.
 const WITH_ARN: usize = 1011;
+/// The level below which vouchsafe keeps what is its own.
+const OWN: &str = ".vouchsafe";
 /// Pages of one listing: 100,000 items.
 const MAX_PAGES: usize = 10_000;
 
@@ -94,6 +96,26 @@ pub fn label(stage: Stage) -> &'static str {
         Stage::Pending => "vouchsafe-pending",
         Stage::Previous => "vouchsafe-previous",
     }
+}
+
+/// The parameter where an unproven version of another one lies, for readers that know no labels.
+#[must_use]
+pub fn apart(name: &str) -> String {
+    format!("{name}.pending")
+}
+
+/// The parameter that says who rotates what lies below a prefix. Names with levels begin with `/` (PutParameter, Name).
+#[must_use]
+pub fn lock_of(prefix: &str) -> String {
+    let slash = if prefix.starts_with('/') { "" } else { "/" };
+    let end = if prefix.is_empty() || prefix.ends_with('/') { "" } else { "/" };
+    format!("{slash}{prefix}{end}{OWN}/rotation")
+}
+
+/// Whether a parameter is one of vouchsafe's own, and no item.
+#[must_use]
+pub fn is_own(name: &str) -> bool {
+    name.split('/').any(|segment| segment == OWN)
 }
 
 /// Deals keys out into batches of ten. Two selectors of one name never share a batch, so that a reply without selectors

@@ -51,6 +51,24 @@ fn batches_hold_ten_and_each_name_once() {
     assert_eq!(batches(same).iter().map(Vec::len).collect::<Vec<_>>(), [1, 1], "doubles go, selectors part");
 }
 
+#[test]
+fn our_own_parameters_have_legal_names_and_are_no_items() {
+    for (prefix, lock) in [
+        ("/prod/api/", "/prod/api/.vouchsafe/rotation"),
+        ("/prod/api-", "/prod/api-/.vouchsafe/rotation"),
+        ("app.", "/app./.vouchsafe/rotation"),
+        ("", "/.vouchsafe/rotation"),
+    ] {
+        assert_eq!(lock_of(prefix), lock);
+        assert_eq!(check_name(lock, "eu-west-1"), Ok(()));
+        assert!(is_own(lock), "{lock}");
+    }
+    for item in ["/prod/api/db", "/prod/vouchsafe/db", "/prod/.vouchsafe-not/db", "/prod/api/.vouchsafer"] {
+        assert!(!is_own(item), "{item}");
+    }
+    assert_eq!(apart("/prod/api/db"), "/prod/api/db.pending");
+}
+
 proptest! {
     #[test]
     fn batches_lose_and_double_nothing(names in prop::collection::vec(("[a-c]{1,2}", 0u64..4), 0..80)) {

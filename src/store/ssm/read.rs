@@ -1,11 +1,12 @@
 //! Reading parameters: exact names in batches, paths page by page, and history without values.
 
-use std::collections::HashMap;
 use std::time::SystemTime;
 
 use aws_sdk_ssm::types::{Parameter, ParameterHistory, ParameterTier};
 
-use super::names::{Key, Pages, Selector, batches, label};
+use super::labels::{self, Label};
+use super::mark::{self, Mark, Purpose};
+use super::names::{Key, Pages, Selector, batches};
 use super::{Found, Got, is_encrypted};
 use crate::policy::model::Stage;
 use crate::secret::Secret;
@@ -145,31 +146,54 @@ pub(super) async fn below(calls: &Calls<'_>, path: &str, recursive: bool) -> Res
     }
 }
 
-/// For every stage `current` that is labelled nowhere: the newest version, if the parameter has no label of ours at all.
-/// It is read by its number, so that a rotation that begins in between does not slip its pending version in.
+/// For every stage `current` that was labelled nowhere: what its history says. It is read by its number, so that a rotation
+/// that begins in between does not slip its pending version in.
+///
+/// A history of several pages is no single moment: a rotation may begin between two of them, and what the second one ends with
+/// is not what the first one would have ended with. Its label is asked for once more then, and outweighs the rest: where there
+/// is none even now, nothing was created before now.
 pub(super) async fn unlabelled(calls: &Calls<'_>, found: &mut Found) -> Result<(), AwsError> {
     let is_open = |key: &&Key| key.selector == Selector::Stage(Stage::Current);
     let open: Vec<Key> =
         found.iter().filter(|(_, got)| got.is_none()).map(|(key, _)| key).filter(is_open).cloned().collect();
-    let newest = open.into_iter().map(async |key: Key| -> Result<_, AwsError> {
-        let past = history(calls, &key.name).await?.unwrap_or_default();
-        let is_labelled = past.iter().any(|one| one.stages().next().is_some());
-        let newest = past.iter().map(|one| one.version).max().filter(|_| !is_labelled);
-        Ok(newest.map(|number| (key.name.clone(), (key, number))))
+    let seen = open.into_iter().map(async |key: Key| -> Result<_, AwsError> {
+        let Some(history) = history(calls, &key.name).await? else { return Ok(None) };
+        let current = labels::look(&history.past).current.map(|one| one.version);
+        Ok(Some(Open { key, current, again: history.pages > 1 }))
     });
-    let newest: HashMap<String, (Key, u64)> =
-        concurrently(calls.in_flight(), newest).await?.into_iter().flatten().collect();
-    let keys =
-        newest.values().map(|(key, number)| Key { name: key.name.clone(), selector: Selector::Version(*number) });
-    for (by_number, got) in parameters(calls, keys.collect::<Vec<_>>()).await? {
-        if let Some((key, _)) = newest.get(&by_number.name) {
-            found.insert(key.clone(), got);
-        }
+    let seen: Vec<Open> = concurrently(calls.in_flight(), seen).await?.into_iter().flatten().collect();
+    let keys = seen.iter().flat_map(|one| one.by_number().into_iter().chain(one.again.then(|| one.key.clone())));
+    let mut answers = parameters(calls, keys.collect::<Vec<_>>()).await?;
+    for one in seen {
+        let by_label = answers.remove(&one.key).flatten();
+        let by_number = one.by_number().and_then(|key| answers.remove(&key)).flatten();
+        found.insert(one.key, by_label.or(by_number));
     }
     Ok(())
 }
 
+/// A stage that has to be read by the number that history gave.
+struct Open {
+    key: Key,
+    current: Option<u64>,
+    again: bool,
+}
+
+impl Open {
+    fn by_number(&self) -> Option<Key> {
+        self.current.map(|number| Key { name: self.key.name.clone(), selector: Selector::Version(number) })
+    }
+}
+
+/// The versions of a parameter.
+pub(super) struct History {
+    pub(super) past: Vec<Past>,
+    /// In how many answers they came.
+    pub(super) pages: usize,
+}
+
 /// What history tells of one version; its value is dropped unread.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Past {
     pub(super) version: u64,
     pub(super) labels: Vec<String>,
@@ -177,21 +201,31 @@ pub(super) struct Past {
     pub(super) author: Option<String>,
     pub(super) is_encrypted: bool,
     pub(super) is_advanced: bool,
+    /// Its description, without a mark of ours.
+    pub(super) text: String,
+    /// The mark in its description, if it was written for this very version.
+    pub(super) mark: Option<Mark>,
+    /// There is a mark, whichever version it was written for.
+    pub(super) is_marked: bool,
 }
 
 impl Past {
-    /// The stages that its labels say.
-    pub(super) fn stages(&self) -> impl Iterator<Item = Stage> {
-        let stages = [Stage::Pending, Stage::Current, Stage::Previous];
-        stages.into_iter().filter(|stage| self.labels.iter().any(|one| one == label(*stage)))
+    /// Whether it has a label of ours.
+    pub(super) fn has(&self, label: Label) -> bool {
+        self.labels.iter().any(|one| one == label.word())
+    }
+
+    /// Whether rotation wrote it, and for this.
+    pub(super) fn is_for(&self, purpose: Purpose) -> bool {
+        self.mark.is_some_and(|mark| mark.purpose == purpose)
     }
 }
 
 /// Every version of a parameter; `None` if there is no such parameter. Nothing is decrypted.
-pub(super) async fn history(calls: &Calls<'_>, name: &str) -> Result<Option<Vec<Past>>, AwsError> {
+pub(super) async fn history(calls: &Calls<'_>, name: &str) -> Result<Option<History>, AwsError> {
     let asked = Asked { action: "ssm:GetParameterHistory", resource: name.to_owned() };
     let client = calls.ssm();
-    let (mut pages, mut token, mut past) = (Pages::default(), None, Vec::new());
+    let (mut tokens, mut token, mut past, mut pages) = (Pages::default(), None, Vec::new(), 0);
     loop {
         let call = || {
             let request = client.get_parameter_history().name(name).with_decryption(false).max_results(50);
@@ -201,23 +235,34 @@ pub(super) async fn history(calls: &Calls<'_>, name: &str) -> Result<Option<Vec<
             Err(error) if error.problem == Problem::Absent => return Ok(None),
             other => other?,
         };
+        pages += 1;
         for one in answer.parameters.unwrap_or_default() {
             past.push(of_the_past(one).map_err(|problem| problem.of(&asked))?);
         }
-        token = pages.next(answer.next_token).map_err(|problem| problem.of(&asked))?;
+        token = tokens.next(answer.next_token).map_err(|problem| problem.of(&asked))?;
         if token.is_none() {
-            return Ok(Some(past));
+            return Ok(Some(History { past, pages }));
         }
     }
 }
 
+/// The versions alone; none, if there is no such parameter.
+pub(super) async fn past(calls: &Calls<'_>, name: &str) -> Result<Vec<Past>, AwsError> {
+    Ok(history(calls, name).await?.map(|history| history.past).unwrap_or_default())
+}
+
 fn of_the_past(one: ParameterHistory) -> Result<Past, Problem> {
+    let version = u64::try_from(one.version).map_err(|_| Problem::BadAnswer("a version is negative"))?;
+    let (text, mark) = mark::split(one.description.as_deref().unwrap_or_default());
     Ok(Past {
-        version: u64::try_from(one.version).map_err(|_| Problem::BadAnswer("a version is negative"))?,
+        version,
         labels: one.labels.unwrap_or_default(),
         written: one.last_modified_date.and_then(|time| SystemTime::try_from(time).ok()),
         author: one.last_modified_user,
         is_encrypted: is_encrypted(one.r#type.as_ref()),
         is_advanced: matches!(one.tier, Some(ParameterTier::Advanced)),
+        text: text.to_owned(),
+        mark: mark.filter(|mark| mark.after.checked_add(1) == Some(version)),
+        is_marked: mark.is_some(),
     })
 }

@@ -7,16 +7,15 @@
 
 use aws_sdk_ssm::types::{ParameterTier, ParameterType};
 
+use super::labels::{self, Full};
 use super::names::{Key, STANDARD, Selector, check_name, check_value};
-use super::read::{Past, get_parameter, history};
+use super::read::{Past, get_parameter, history, past};
+use super::relabel::{Relabel, Right, refused};
 use super::{Fault, Refusal};
 use crate::secret::Secret;
 use crate::store::aws::Calls;
 use crate::store::aws::error::{Asked, AwsError, Leg, Problem};
 use crate::store::aws::retry::{Repetition, repetition};
-
-/// Versions that Parameter Store keeps (PutParameter, "ParameterMaxVersionLimitExceeded").
-const KEPT: usize = 100;
 
 /// What is to be written.
 pub(super) struct Order<'o> {
@@ -26,77 +25,134 @@ pub(super) struct Order<'o> {
     pub(super) only_if_absent: bool,
 }
 
-/// Writes a new version and answers its number, or `None` if it was to be new and is there.
+/// What a new version comes after.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Base {
+    /// Its number; 0 if there is no such parameter.
+    pub(super) number: u64,
+    is_advanced: bool,
+}
+
+impl Base {
+    /// Of a history.
+    pub(super) fn of(past: &[Past]) -> Self {
+        let newest = past.iter().max_by_key(|one| one.version);
+        newest.map_or_else(Self::default, |one| Self { number: one.version, is_advanced: one.is_advanced })
+    }
+}
+
+/// Writes a new version and answers its number, or `None` if it was to be new and is there. Where readers go by labels, it is
+/// current at the end: what is set by hand is proven by hand.
 pub(super) async fn put(calls: &Calls<'_>, order: &Order<'_>) -> Result<Option<u64>, Fault> {
-    check_name(order.name, calls.region()).map_err(|rule| Refusal::Name(order.name.to_owned(), rule))?;
-    let value = check_value(order.value.expose()).map_err(|rule| Refusal::Value(order.name.to_owned(), rule))?;
+    check(calls, order)?;
     calls.require_account().await?;
-    let past = history(calls, order.name).await?;
+    let past = history(calls, order.name).await?.map(|history| history.past);
     if past.is_some() && order.only_if_absent {
         return Ok(None);
     }
     let past = past.unwrap_or_default();
-    let newest = past.iter().max_by_key(|one| one.version);
-    if newest.is_some_and(|newest| !newest.is_encrypted) {
-        return Err(Refusal::ExistsPlain(order.name.to_owned()).into());
+    refuse_plain(order.name, &past)?;
+    let seen = labels::look(&past);
+    if let Some(pending) = seen.pending {
+        return Err(Refusal::Rotating(order.name.to_owned(), pending.version).into());
     }
-    // Readers of a stage go by its label: a version without one would be current in our word and for nobody else.
-    if past.iter().any(|one| one.stages().next().is_some()) {
-        return Err(Refusal::Staged(order.name.to_owned()).into());
-    }
-    let asked = Asked { action: "ssm:PutParameter", resource: order.name.to_owned() };
-    refuse_at_the_cap(&past).map_err(|problem| problem.of(&asked))?;
-    // An advanced parameter cannot go back to standard (PutParameter, Tier).
-    let is_advanced = value.len() > STANDARD || newest.is_some_and(|newest| newest.is_advanced);
-    let tier = if is_advanced { ParameterTier::Advanced } else { ParameterTier::Standard };
-    let base = newest.map_or(0, |newest| newest.version);
+    let relabel = Relabel { calls, right: None, name: order.name };
+    make_room(&relabel, &past).await?;
+    // The mark of a version that rotation wrote would be inherited.
+    let text = seen.newest.filter(|newest| newest.is_marked).map(|newest| newest.text.clone());
+    let Some(number) = write(calls, order, Base::of(&past), text.as_deref(), None).await? else { return Ok(None) };
+    // It is written; that it could not be looked at does not undo it.
+    verify_type(calls, order.name, number).await.map_err(|fault| match fault {
+        Fault::Aws(_) => Problem::Unsettled.of(&asked(order.name)).into(),
+        other => other,
+    })?;
+    relabel.all(&labels::to_set(&past, number)).await.map_err(|fault| match fault {
+        Fault::Aws(error) => Refusal::NotCurrent(order.name.to_owned(), number, Box::new(error)).into(),
+        other => other,
+    })?;
+    Ok(Some(number))
+}
 
+fn asked(name: &str) -> Asked {
+    Asked { action: "ssm:PutParameter", resource: name.to_owned() }
+}
+
+/// Whether Parameter Store takes such a name and value, before anything is asked.
+pub(super) fn check<'o>(calls: &Calls<'_>, order: &Order<'o>) -> Result<&'o str, Refusal> {
+    check_name(order.name, calls.region()).map_err(|rule| Refusal::Name(order.name.to_owned(), rule))?;
+    check_value(order.value.expose()).map_err(|rule| Refusal::Value(order.name.to_owned(), rule))
+}
+
+/// An overwrite leaves a String one, or leaves its old versions readable.
+pub(super) fn refuse_plain(name: &str, past: &[Past]) -> Result<(), Refusal> {
+    let newest = past.iter().max_by_key(|one| one.version);
+    match newest.is_some_and(|newest| !newest.is_encrypted) {
+        true => Err(Refusal::ExistsPlain(name.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Refuses before a write what AWS would refuse in it or after it.
+pub(super) async fn make_room(relabel: &Relabel<'_, '_>, past: &[Past]) -> Result<(), Fault> {
+    let moves = labels::to_make_room(past).map_err(|full| match full {
+        Full::Versions => Fault::from(Problem::VersionCap.of(&asked(relabel.name))),
+        Full::Labels => Problem::Quota("ten labels on one version").of(&asked(relabel.name)).into(),
+    })?;
+    relabel.all(&moves).await
+}
+
+/// One new version, never two. Answers its number, or `None` if it was to be new and is there. `description` replaces that
+/// of the parameter. With a right, nothing is sent that the right does not cover any more.
+pub(super) async fn write(
+    calls: &Calls<'_>,
+    order: &Order<'_>,
+    base: Base,
+    description: Option<&str>,
+    right: Option<&Right>,
+) -> Result<Option<u64>, Fault> {
+    let asked = asked(order.name);
+    let value = check(calls, order)?;
+    // An advanced parameter cannot go back to standard (PutParameter, Tier).
+    let is_advanced = value.len() > STANDARD || base.is_advanced;
+    let tier = if is_advanced { ParameterTier::Advanced } else { ParameterTier::Standard };
     let client = calls.ssm();
-    let call = || {
+    let call = async || {
+        refused(right)?;
         let request = client.put_parameter().name(order.name).value(value).r#type(ParameterType::SecureString);
-        request.set_key_id(order.key.map(ToOwned::to_owned)).tier(tier.clone()).overwrite(base > 0).send()
+        let request = request.set_description(description.map(ToOwned::to_owned));
+        request.set_key_id(order.key.map(ToOwned::to_owned)).tier(tier.clone()).overwrite(base.number > 0).send().await
     };
     let mut failures = 0;
     // From here on nobody can say before the end whether it was written.
     calls.at_the_deadline_say(Problem::Unsettled.of(&asked));
-    let number = loop {
+    loop {
         let problem = match calls.once(call).await {
             Ok(answer) => match u64::try_from(answer.version) {
-                Ok(number) if number > base => break number,
+                Ok(number) if number > base.number => return Ok(Some(number)),
                 _ => Problem::BadAnswer("it has no version"),
             },
             Err(problem) => problem,
         };
+        if right.is_some_and(|right| !right.is_open()) {
+            return Err(Refusal::RightEnded.into());
+        }
         // It was absent a moment ago: perhaps our own first attempt got through, perhaps another writer was faster.
         let is_clear = problem != Problem::Exists && !is_unclear(&problem);
         if is_clear {
             return Err(problem.of(&asked).into());
         }
-        if let Some(number) = settle(calls, order, base, &problem, &asked).await? {
-            break number;
+        if let Some(number) = settle(calls, order, base.number, &problem, &asked).await? {
+            return Ok(Some(number));
         }
         if problem == Problem::Unreachable(Leg::Answer) {
-            break wait_for(calls, order, base, &asked).await?;
+            return Ok(Some(wait_for(calls, order, base.number, &asked).await?));
         }
         if problem == Problem::Exists {
             return if order.only_if_absent { Ok(None) } else { Err(Problem::Contended.of(&asked).into()) };
         }
         failures += 1;
         calls.pause(&problem, failures).await.ok_or_else(|| problem.of(&asked))?;
-    };
-    // It is written; that it could not be looked at does not undo it.
-    verify_type(calls, order.name, number).await.map_err(|fault| match fault {
-        Fault::Aws(_) => Problem::Unsettled.of(&asked).into(),
-        refused @ Fault::Refused(_) => refused,
-    })?;
-    Ok(Some(number))
-}
-
-/// The oldest version goes when the 101st comes; with a label it cannot, and AWS refuses.
-fn refuse_at_the_cap(past: &[Past]) -> Result<(), Problem> {
-    let oldest = past.iter().min_by_key(|one| one.version);
-    let is_stuck = past.len() >= KEPT && oldest.is_some_and(|oldest| !oldest.labels.is_empty());
-    if is_stuck { Err(Problem::VersionCap) } else { Ok(()) }
+    }
 }
 
 /// Whether a write may have happened in spite of its failure.
@@ -114,7 +170,7 @@ async fn settle(
     asked: &Asked,
 ) -> Result<Option<u64>, AwsError> {
     let unsettled = |_: AwsError| Problem::Unsettled.of(asked);
-    let past = history(calls, order.name).await.map_err(unsettled)?.unwrap_or_default();
+    let past = past(calls, order.name).await.map_err(unsettled)?;
     for one in past.iter().filter(|one| one.version > base) {
         let key = Key { name: order.name.to_owned(), selector: Selector::Version(one.version) };
         let got = get_parameter(calls, &key).await.map_err(unsettled)?;
@@ -142,10 +198,10 @@ async fn wait_for(calls: &Calls<'_>, order: &Order<'_>, base: u64, asked: &Asked
     Err(Problem::Unsettled.of(asked))
 }
 
-async fn verify_type(calls: &Calls<'_>, name: &str, number: u64) -> Result<(), Fault> {
+pub(super) async fn verify_type(calls: &Calls<'_>, name: &str, number: u64) -> Result<(), Fault> {
     let asked = Asked { action: "ssm:GetParameterHistory", resource: name.to_owned() };
     for failures in 1.. {
-        let past = history(calls, name).await?.unwrap_or_default();
+        let past = past(calls, name).await?;
         match past.iter().find(|one| one.version == number) {
             Some(written) if written.is_encrypted => return Ok(()),
             Some(_) => return Err(Refusal::Downgraded(name.to_owned()).into()),

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-
 use super::{Context, child};
 use crate::name::EnvironmentName;
 use crate::policy::file::raw::{At, RawHost, RawKey, RawTrust};
 use crate::policy::model::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
+use crate::policy::trust::parse_key;
+
+const KEY_RULE: &str = "a trusted key is one line as OpenSSH writes it, of type ed25519, ecdsa-p256 or their sk- kinds";
 
 /// Checks and converts the host file. `None`, if anything is wrong.
 pub(in crate::policy::file) fn host_file(raw: &RawHost, context: &mut Context<'_>) -> Option<HostFile> {
@@ -57,7 +58,8 @@ fn trust(at: &At<RawTrust>, context: &mut Context<'_>) -> Trust {
         context.findings.wrong(at, "`[trust]` has no keys, so it could trust nothing").hint("[[trust.keys]]");
     }
     let keys = raw.keys.iter().filter_map(|at| trusted_key(at, context)).collect();
-    Trust { environments, min_serial, keys }
+    let revoked = raw.revoked.iter().filter_map(|at| context.checked(at, KEY_RULE, is_ssh_key)).collect();
+    Trust { environments, min_serial, keys, revoked }
 }
 
 fn trusted_key(at: &At<RawKey>, context: &mut Context<'_>) -> Option<TrustedKey> {
@@ -66,17 +68,22 @@ fn trusted_key(at: &At<RawKey>, context: &mut Context<'_>) -> Option<TrustedKey>
         return None;
     };
     context.not_empty("environments", environments);
-    let rule = "a trusted key is one line as OpenSSH writes it, of type ed25519, ecdsa-p256 or their sk- kinds";
-    let key = context.checked(key, rule, is_ssh_key)?;
+    let key = context.checked(key, KEY_RULE, is_ssh_key)?;
+    let expires = at.value.expires.as_ref().and_then(|at| {
+        let time = humantime::parse_rfc3339_weak(at.as_str()).ok();
+        if time.is_none() {
+            context
+                .findings
+                .wrong(at, "not a time in UTC as RFC 3339 has it")
+                .hint("expires = \"2030-01-31T00:00:00Z\"");
+        }
+        time
+    });
     let names = environments.value.iter().filter_map(|at| context.noted(at, EnvironmentName::new(at.as_str())));
-    Some(TrustedKey { key, environments: names.collect() })
+    let environments = names.collect();
+    Some(TrustedKey { key, environments, expires })
 }
 
 fn is_ssh_key(text: &str) -> bool {
-    const TYPES: [&str; 4] =
-        ["ssh-ed25519", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"];
-    let mut words = text.split(' ');
-    let (Some(kind), Some(blob)) = (words.next(), words.next()) else { return false };
-    let decoded = base64::engine::general_purpose::STANDARD.decode(blob);
-    TYPES.contains(&kind) && decoded.is_ok_and(|blob| blob.len() > 32) && !text.chars().any(crate::name::is_unprintable)
+    !text.chars().any(crate::name::is_unprintable) && parse_key(text).is_some()
 }

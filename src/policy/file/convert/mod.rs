@@ -5,6 +5,7 @@
 
 mod bundles;
 mod child;
+mod generate;
 mod grants;
 mod host;
 mod rotation;
@@ -33,11 +34,17 @@ pub(super) struct Context<'a> {
 pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<'_>) -> Option<Policy> {
     let environment = headers(files, context);
     let service = service(files, context);
+    let serial = files.iter().enumerate().map(|(index, file)| {
+        context.findings.file = index;
+        serial(file, context.findings)
+    });
+    let serial = serial.min().unwrap_or_default();
     let facts = stores::facts(files, context);
     let is_dev = environment.as_ref().is_some_and(|environment| environment.as_str() == "dev");
     let stores = stores::stores(files, is_dev, context);
-    let secrets = secrets::secrets(files, &facts, context);
+    let mut secrets = secrets::secrets(files, &facts, context);
     let bundles = bundles::bundles(files, &facts, context);
+    rotation::cross_check(files, &mut secrets, &bundles, &stores, context);
     let grants = grants::grants(files, context);
     let child = child::child(files, context);
     let run = child::run(files, context);
@@ -53,6 +60,7 @@ pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<
     Some(Policy {
         environment: environment?,
         service,
+        serial,
         files: context.sources.iter().map(|source| source.path.clone()).collect(),
         digest,
         stores,
@@ -112,6 +120,15 @@ fn headers(files: &[RawPolicy], context: &mut Context<'_>) -> Option<Environment
         }
     }
     environment
+}
+
+/// The serial of one file; 0 where it says none.
+pub(super) fn serial(file: &RawPolicy, findings: &mut Findings) -> u64 {
+    let Some(at) = &file.serial else { return 0 };
+    u64::try_from(at.value).unwrap_or_else(|_| {
+        findings.wrong(at, "a serial counts from 0");
+        0
+    })
 }
 
 fn service(files: &[RawPolicy], context: &mut Context<'_>) -> Option<ServiceName> {

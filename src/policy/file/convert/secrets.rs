@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 
-use super::rotation::rotation;
+use super::rotation::{Whose, rotation};
 use super::stores::{Fact, Facts, is_ssm_name, no_such_store, word};
 use super::values::Zero;
 use super::{Context, effective};
 use crate::name::{ItemName, VariableName, escape};
-use crate::policy::file::raw::{At, NameWord, RawPolicy, RawSecret, Span, StoreType};
+use crate::policy::file::raw::{At, NameWord, PendingWord, RawPolicy, RawSecret, Span, StoreType};
 use crate::policy::model::{Binding, ItemRef, OnExpired, Source, Stage};
 use crate::policy::reserved::{is_forbidden, is_reserved};
 use crate::policy::template::Template;
@@ -29,7 +29,7 @@ pub(super) fn secrets(
         if let (Some(at), None) = (&raw.on_expired, &raw.max_age) {
             context.findings.wrong(at, "`on_expired` needs `max_age`");
         }
-        let rotate = raw.rotate.as_ref().map(|at| rotation(at, raw, files, facts, context));
+        let rotate = raw.rotate.as_ref().map(|at| rotation(at, &Whose { name, raw }, files, facts, context));
         let binding = Binding {
             source,
             inject: raw.inject.as_ref().is_none_or(|at| at.value),
@@ -43,7 +43,33 @@ pub(super) fn secrets(
         secrets.insert(variable, binding);
     }
     check_twins(files, context);
+    read_by_stage(&mut secrets);
     secrets
+}
+
+/// An item that some binding rotates has an unproven version at times, which no other binding of it may get.
+fn read_by_stage(secrets: &mut BTreeMap<VariableName, Binding>) {
+    let rotated: Vec<ItemRef> = secrets
+        .values()
+        .filter(|binding| binding.rotate.is_some())
+        .filter_map(|binding| match &binding.source {
+            Source::Item(item) if item.stage.is_some() => Some(item.clone()),
+            _ => None,
+        })
+        .collect();
+    for binding in secrets.values_mut() {
+        if let Source::Item(item) = &mut binding.source
+            && item.version.is_none()
+            && rotated.iter().any(|one| (&one.store, &one.item) == (&item.store, &item.item))
+        {
+            item.stage.get_or_insert(Stage::Current);
+        }
+    }
+}
+
+fn is_rotated_apart(raw: &RawSecret) -> bool {
+    let pending = raw.rotate.as_ref().and_then(|at| at.value.pending.as_ref());
+    pending.is_some_and(|at| at.value == PendingWord::Separate)
 }
 
 fn check_reserved(name: &At<String>, variable: &VariableName, raw: &RawSecret, context: &mut Context<'_>) {
@@ -193,6 +219,8 @@ fn item(
             context.findings.wrong(at, "a secret that rotates is read at the stage `current`");
             None
         }
+        // Where an unproven version lies apart, the newest one is current, for readers of stages too.
+        (_, true) if is_rotated_apart(raw) => None,
         (Some(at), _) => Some(at.value.into()),
         (None, true) => Some(Stage::Current),
         (None, false) => None,

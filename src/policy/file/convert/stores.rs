@@ -6,7 +6,9 @@ use super::values::is_endpoint;
 use super::{Context, effective, pick};
 use crate::name::{StoreName, VariableName, escape, is_unprintable};
 use crate::policy::file::raw::{At, Format, NameWord, RawPolicy, RawStore, StoreType};
-use crate::policy::model::{AgeStore, AwsAccess, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store};
+use crate::policy::model::{
+    AgeStore, AwsAccess, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store, is_key_arn,
+};
 
 /// What checks of secrets and bundles ask of stores, known also where a store has faults of its own.
 pub(super) struct Facts<'f> {
@@ -202,18 +204,6 @@ fn aws(raw: &RawStore, context: &mut Context<'_>) -> AwsAccess {
             number
         }),
     }
-}
-
-fn is_key_arn(text: &str) -> bool {
-    let parts: Vec<_> = text.split(':').collect();
-    let [arn, partition, "kms", region, account, resource] = parts.as_slice() else { return false };
-    *arn == "arn"
-        && partition.starts_with("aws")
-        && !region.is_empty()
-        && account.len() == 12
-        && account.bytes().all(|b| b.is_ascii_digit())
-        && resource.strip_prefix("key/").is_some_and(|id| !id.is_empty())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b":/-_".contains(&b))
 }
 
 fn recipients(raw: &RawStore, context: &mut Context<'_>) -> Vec<String> {

@@ -47,6 +47,8 @@ pub(in crate::policy) struct RawTrust {
     pub(in crate::policy) min_serial: BTreeMap<At<String>, At<i64>>,
     #[serde(default)]
     pub(in crate::policy) keys: Vec<At<RawKey>>,
+    #[serde(default)]
+    pub(in crate::policy) revoked: Vec<At<String>>,
 }
 
 /// `[[trust.keys]]`.
@@ -55,4 +57,5 @@ pub(in crate::policy) struct RawTrust {
 pub(in crate::policy) struct RawKey {
     pub(in crate::policy) key: Option<At<String>>,
     pub(in crate::policy) environments: Option<At<Vec<At<String>>>>,
+    pub(in crate::policy) expires: Option<At<String>>,
 }

@@ -6,6 +6,7 @@
 
 mod at;
 mod host;
+mod rotation;
 mod secrets;
 mod stores;
 mod words;
@@ -20,10 +21,11 @@ use serde::{Deserialize, Deserializer};
 
 pub(in crate::policy) use at::{At, Span};
 pub(in crate::policy) use host::{RawHost, RawKey, RawTrust};
-pub(in crate::policy) use secrets::{RawApply, RawBundle, RawGenerate, RawRotate, RawSecret};
+pub(in crate::policy) use rotation::{RawApply, RawGenerate, RawRotate};
+pub(in crate::policy) use secrets::{RawBundle, RawSecret};
 pub(in crate::policy) use stores::RawStore;
 use words::{AgentWord, AwsRoleWord, CollisionWord, ModeWord, OnChangeWord};
-pub(in crate::policy) use words::{ApplyType, Format, NameWord, PendingWord, SinkType, StoreType};
+pub(in crate::policy) use words::{ApplyType, Format, GenerateType, NameWord, PendingWord, SinkType, StoreType};
 
 /// What one service gets in one environment. Holds no secret.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -38,6 +40,9 @@ pub(in crate::policy) struct RawPolicy {
     pub(in crate::policy) environment: Option<At<String>>,
     /// The service that the policy speaks for; `--service` must match. Absent: every service of the environment.
     pub(in crate::policy) service: Option<At<String>>,
+    /// Counts up with each change, where hosts demand signatures and refuse what is older than their `min_serial`.
+    #[schemars(range(min = 0))]
+    pub(in crate::policy) serial: Option<At<i64>>,
     /// A base to build on, relative to this file. Entries of its tables count unless this file has them too; its grants,
     /// bundles and sinks are added.
     pub(in crate::policy) extends: Option<At<String>>,

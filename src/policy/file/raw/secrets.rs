@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::words::{AlphabetWord, ApplyType, ExpiredWord, NameWord, PendingWord, StageWord};
-use super::{At, Span};
+use super::words::{ExpiredWord, NameWord, StageWord};
+use super::{At, RawRotate, Span};
 
 /// One variable and where its value comes from: an item of a store, a `ciphertext`, or a `template`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -58,48 +58,6 @@ impl RawSecret {
             ("rotate", self.rotate.as_ref().map(|at| at.span)),
         ]
     }
-}
-
-/// How a value is rotated.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub(in crate::policy) struct RawRotate {
-    /// How often.
-    pub(in crate::policy) every: Option<At<String>>,
-    /// What makes the new value.
-    pub(in crate::policy) generate: Option<At<RawGenerate>>,
-    /// What makes the target accept it.
-    pub(in crate::policy) apply: Option<At<RawApply>>,
-    /// ssm: where a version lies that is not proven yet. Default: version.
-    pub(in crate::policy) pending: Option<At<PendingWord>>,
-}
-
-/// What makes a new value.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub(in crate::policy) struct RawGenerate {
-    /// Characters, 16 to 4096. Default: 40.
-    #[schemars(range(min = 16, max = 4096))]
-    pub(in crate::policy) length: Option<At<i64>>,
-    /// Which characters. Default: url-safe.
-    pub(in crate::policy) alphabet: Option<At<AlphabetWord>>,
-}
-
-/// What makes the target accept a new value.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub(in crate::policy) struct RawApply {
-    /// What kind of target.
-    #[schemars(required, with = "ApplyType")]
-    pub(in crate::policy) r#type: Option<At<ApplyType>>,
-    /// command: the absolute path of the program.
-    pub(in crate::policy) program: Option<At<String>>,
-    /// command: how long one step may take. Default: 30s.
-    pub(in crate::policy) timeout: Option<At<String>>,
-    /// postgres: the secret that holds the administrator's connection URL.
-    pub(in crate::policy) admin: Option<At<String>>,
-    /// postgres: the role whose password it is.
-    pub(in crate::policy) role: Option<At<String>>,
 }
 
 /// Every item under a path, as variables.

@@ -106,7 +106,43 @@ words!(
 );
 
 words!(
-    /// The characters of a generated value.
+    /// What makes a new value.
+    GenerateType {
+        /// An age identity.
+        "age" = Age,
+        /// Random bytes in base64 with padding.
+        "base64" = Base64,
+        /// What a program of yours prints.
+        "command" = Command,
+        /// An Ed25519 private key, PKCS #8 in PEM.
+        "ed25519" = Ed25519,
+        /// Random bytes in hexadecimal.
+        "hex" = Hex,
+        /// Random characters.
+        "password" = Password,
+        /// A random UUID.
+        "uuid" = Uuid,
+        /// An X25519 private key in base64, as WireGuard takes it.
+        "x25519" = X25519,
+    }
+);
+
+words!(
+    /// What a generated password has at least one of.
+    ClassWord => model::CharacterClass {
+        /// `0-9`.
+        "digit" = Digit,
+        /// `a-z`.
+        "lower" = Lower,
+        /// Anything that is no letter and no digit.
+        "symbol" = Symbol,
+        /// `A-Z`.
+        "upper" = Upper,
+    }
+);
+
+words!(
+    /// The characters of a generated password.
     AlphabetWord => model::Alphabet {
         /// `A-Z a-z 0-9`.
         "alphanumeric" = Alphanumeric,

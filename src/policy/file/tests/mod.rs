@@ -2,6 +2,7 @@
 
 mod messages;
 mod repository;
+mod rotation;
 mod unsafe_files;
 
 use std::fmt::Write as _;
@@ -12,6 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Cause;
+use crate::error::Class;
 use crate::name::{EnvironmentName, StoreName, VariableName};
 use crate::policy::model::{Audience, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store};
 
@@ -66,6 +68,50 @@ fn every_vector_comes_out_as_it_says() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(count >= 100, "only {count} vectors were found");
+}
+
+/// Whoever binds an item that is rotated gets its current version, or, where the unproven one lies apart, the newest.
+#[test]
+fn a_rotated_item_is_read_by_stage_under_every_name() {
+    let policy = parse(
+        r#"
+version = 1
+environment = "dev"
+store = "params"
+[stores.params]
+type = "ssm"
+region = "eu-west-1"
+prefix = "/dev/"
+[secrets]
+ROTATED = { item = "a", rotate = {} }
+ALSO = { item = "a" }
+FIRST = { item = "a", version = 1 }
+BEFORE = { item = "a", stage = "previous" }
+OTHER = { item = "b" }
+APART = { item = "c", rotate = { pending = "separate" } }
+APART_ALSO = { item = "c" }
+APART_SAID = { item = "d", stage = "current", rotate = { pending = "separate" } }
+[[grants]]
+secrets = ["*"]
+to = "anyone"
+[[audit.sinks]]
+type = "stderr"
+"#,
+    )
+    .unwrap();
+    for (name, stage, version) in [
+        ("ROTATED", Some(Stage::Current), None),
+        ("ALSO", Some(Stage::Current), None),
+        ("FIRST", None, Some(1)),
+        ("BEFORE", Some(Stage::Previous), None),
+        ("OTHER", None, None),
+        ("APART", None, None),
+        ("APART_ALSO", None, None),
+        ("APART_SAID", None, None),
+    ] {
+        let Source::Item(item) = &policy.secrets[&variable(name)].source else { panic!() };
+        assert_eq!((item.stage, item.version), (stage, version), "{name}");
+    }
 }
 
 #[test]
@@ -245,18 +291,6 @@ fn a_host_file_says_what_only_the_host_decides() {
     ] {
         assert!(parse_host_text(wrong, Path::new("host.toml")).is_err(), "{wrong}");
     }
-}
-
-#[test]
-fn a_signature_that_is_demanded_is_refused_until_it_can_be_verified() {
-    let host = parse_host_text(TRUST, Path::new("host.toml")).unwrap();
-    let policy = |name: &str| parse(&format!("version = 1\nenvironment = \"{name}\"\n")).unwrap();
-    let refused = demand_trust(&host, &policy("prod")).unwrap_err();
-    assert_eq!(refused.class(), Class::Unsupported);
-    assert!(demand_trust(&host, &policy("dev")).is_ok());
-    assert!(demand_trust(&HostFile::default(), &policy("prod")).is_ok());
-    let empty = HostFile { trust: Some(Default::default()), ..HostFile::default() };
-    assert!(demand_trust(&empty, &policy("dev")).is_err());
 }
 
 #[test]

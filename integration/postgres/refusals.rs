@@ -1,0 +1,227 @@
+//! What is refused before anything is altered; and hints that mend it, run as they are printed.
+
+use super::{Postgres, Setup, alternating, logs_in, pair, refused, rotate, secret, single, target};
+use vouchsafe::rotate::target::{Target, TargetError};
+
+/// The statement of a hint, as SQL.
+fn mend(error: &TargetError) -> String {
+    error.hint.clone().unwrap().split("   #").next().unwrap().to_owned()
+}
+
+#[test]
+fn a_credential_that_the_store_could_have_been_made_to_hold_is_not_rotated() {
+    let Some(server) = Postgres::start() else { return };
+    let current = pair(&server);
+    server.role("payroll", "canary-payroll");
+    let before = server.sql("SELECT string_agg(rolpassword, ' ' ORDER BY rolname) FROM pg_authid");
+    let policy = alternating();
+    let port = server.port;
+    for (value, words) in [
+        // Another role, though its password is right; the administrator himself; another server.
+        (server.url("payroll", "canary-payroll"), ["another role than `app_a` and `app_b`", "policy"]),
+        (server.admin_url(), ["another role", "policy"]),
+        (format!("postgres://app_a:canary-a@10.0.0.1:{port}/app"), ["another server than `127.0.0.1:", "`ADMIN_URL`"]),
+        (format!("postgres://app_a:canary-a@127.0.0.1:{}/app", port ^ 1), ["another server", "administers"]),
+        (
+            format!("postgres://app_a:canary-a@127.0.0.1:{port},evil.example:{port}/app"),
+            ["another server", "administers"],
+        ),
+        (
+            r#"{"username":"app_a","password":"canary-a","host":"evil.example"}"#.to_owned(),
+            ["another server", "administers"],
+        ),
+        ("canary-a".to_owned(), ["names no user", "which of the two"]),
+        (format!("mysql://app_a:canary-a@127.0.0.1:{port}/app"), ["looks like a URL", "postgres://"]),
+    ] {
+        let mut target = target(&policy, &server.admin_url());
+        refused(target.compose(Some(&secret(&value)), secret("canary-new")), &words);
+        let pending = secret(&server.url("app_b", "canary-new"));
+        refused(target.apply(Some(&secret(&value)), &pending), &words);
+        refused(target.apply(Some(&current), &secret(&value)), &words);
+    }
+    // The right role, and a password that does not work.
+    let mut one = target(&policy, &server.admin_url());
+    let wrong = secret(&server.url("app_a", "canary-wrong"));
+    let pending = secret(&server.url("app_b", "canary-new"));
+    refused(
+        one.apply(Some(&wrong), &pending),
+        &["current credential of `app_a` does not work", "nothing was changed", "28P01"],
+    );
+    let same = secret(&server.url("app_a", "canary-new"));
+    refused(one.apply(Some(&current), &same), &["never altered"]);
+    assert_eq!(server.sql("SELECT string_agg(rolpassword, ' ' ORDER BY rolname) FROM pg_authid"), before);
+}
+
+/// Where any password, or none, logs in, a login is no proof; and a server that asks for the password itself gets none.
+#[test]
+fn a_server_that_asks_for_no_proof_is_refused() {
+    for (method, word) in [("trust", "without a password"), ("password", "wants the password itself")] {
+        let hba = format!("host all app 127.0.0.1/32 {method}");
+        let Some(server) = Postgres::with(Setup { hba: &hba, ..Setup::default() }) else { return };
+        server.role("app", "canary-old");
+        let policy = single();
+        let mut target = target(&policy, &server.admin_url());
+        let before = server.verifier("app");
+        refused(rotate(&mut target, &secret("canary-old"), "canary-new"), &[word, "`app`"]);
+        refused(target.verify(&secret("canary-old")), &[word]);
+        assert_eq!(server.verifier("app"), before);
+    }
+}
+
+#[test]
+fn an_administrator_who_cannot() {
+    let Some(server) = Postgres::start() else { return };
+    let current = pair(&server);
+    let policy = alternating();
+    let wrong = server.url("nobody", "canary-wrong");
+    refused(
+        rotate(&mut target(&policy, &wrong), &current, "canary-new"),
+        &["as administrator (`ADMIN_URL`)", "28P01", "vouchsafe set ADMIN_URL"],
+    );
+    server.role("clerk", "canary-clerk");
+    let clerk = server.url("clerk", "canary-clerk");
+    let error = refused(
+        rotate(&mut target(&policy, &clerk), &current, "canary-new"),
+        &["`app_b` could not be altered", "42501", "CREATEROLE"],
+    );
+    assert!(!error.is_unsettled && !error.is_busy);
+    server.sql(&mend(&error));
+    rotate(&mut target(&policy, &clerk), &current, "canary-new").unwrap();
+    let closed = server.admin_url_at(&format!("127.0.0.1:{}", super::free_port()));
+    let moved = secret(&format!("{closed}?user=app_a&password=x").replace("ad%20min:adm%3Ai%2Fn%40%2541%23%3F@", ""));
+    refused(rotate(&mut target(&policy, &closed), &moved, "canary-new"), &["cannot be reached", "connection refused"]);
+}
+
+#[test]
+fn an_administrators_url_that_is_none() {
+    let policy = single();
+    let network = vouchsafe::policy::model::HostNetwork::default();
+    for (url, words) in [
+        ("canary", ["`ADMIN_URL` is not usable", "no postgres:// URL"]),
+        ("postgres://canary@/db", ["no user or no host", "postgres://admin"]),
+        ("postgres://h/db", ["no user or no host", "postgres://admin"]),
+        ("postgres://u:canary@db.example.com/db?sslmode=disable", ["sslmode=disable", "in the open"]),
+        ("postgres://u:canary@db.example.com/db?sslmode=off", ["sslmode", "libpq"]),
+        ("postgres://u:canary@db.example.com/db?sslcert=/x", ["sslcert", "not supported"]),
+        ("postgres://u:canary@db.example.com/db?sslrootcert=x", ["sslrootcert", "absolute"]),
+        ("postgres://u:canary@db.example.com/db?sslrootcert=/nowhere/ca.pem", ["/nowhere/ca.pem", "refused"]),
+    ] {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        refused(
+            vouchsafe::rotate::apply::postgres::PostgresTarget::new(&policy, secret(url), &network, deadline),
+            &words,
+        );
+    }
+}
+
+/// Each hint is run as it is printed, and mends what it is about.
+#[test]
+fn the_other_role_has_to_cover_the_current_one() {
+    let Some(server) = Postgres::start() else { return };
+    let policy = alternating();
+    server.sql("CREATE ROLE app NOLOGIN; CREATE ROLE readers NOLOGIN; CREATE ROLE a_group NOLOGIN");
+    server.role("app_a", "canary-a");
+    server.sql("GRANT app, readers, a_group TO app_a; ALTER ROLE app_a CREATEDB");
+    let current = secret(&server.url("app_a", "canary-a"));
+    let attempt = || rotate(&mut target(&policy, &server.admin_url()), &current, "canary-new");
+    for words in [
+        ["there is no role `app_b`", "CREATE ROLE \"app_b\" LOGIN IN ROLE a_group;"],
+        ["lacks CREATEDB", "ALTER ROLE \"app_b\" CREATEDB;"],
+        ["no member of `app`", "GRANT \"app\" TO \"app_b\";"],
+        ["no member of `readers`", "GRANT \"readers\" TO \"app_b\";"],
+    ] {
+        let error = refused(attempt(), &words);
+        assert!(
+            server.sql("SELECT count(*) FROM pg_authid WHERE rolname = 'app_b' AND rolpassword IS NOT NULL") == "0"
+        );
+        server.sql(&mend(&error));
+    }
+    for (spoil, words) in [
+        ("ALTER ROLE app_b NOLOGIN", ["may not log in", "ALTER ROLE \"app_b\" LOGIN;"]),
+        ("ALTER ROLE app_b VALID UNTIL '2020-01-01'", ["validity", "VALID UNTIL 'infinity';"]),
+        (
+            "ALTER ROLE app_b CONNECTION LIMIT 1",
+            ["lacks CONNECTION LIMIT -1", "ALTER ROLE \"app_b\" CONNECTION LIMIT -1;"],
+        ),
+    ] {
+        server.sql(spoil);
+        server.sql(&mend(&refused(attempt(), &words)));
+    }
+    server.sql("ALTER ROLE app_a SET search_path = shop");
+    refused(attempt(), &["setting `search_path`", "ALTER ROLE \"app_b\" SET search_path"]);
+    server.sql("ALTER ROLE app_b SET search_path = shop");
+    server.sql("CREATE TABLE own (id int); ALTER TABLE own OWNER TO app_a");
+    let error =
+        refused(attempt(), &["`app_a` itself owns 1 object in `app`", "REASSIGN OWNED BY \"app_a\" TO a_group;"]);
+    server.sql(&mend(&error));
+    server.sql("GRANT SELECT ON own TO app_a");
+    refused(attempt(), &["rights to 1 object in `app` are granted to `app_a` itself"]);
+    server.sql("GRANT SELECT ON own TO app_b");
+    let renewed = attempt().unwrap();
+    assert!(logs_in(&super::text(&renewed)));
+}
+
+#[test]
+fn the_check_of_the_policy_decides() {
+    let Some(server) = Postgres::start() else { return };
+    let current = pair(&server);
+    server.sql("CREATE TABLE secrets (id int); INSERT INTO orders SELECT generate_series(1, 100000)");
+    let mut policy = alternating();
+    let pending = secret(&server.url("app_b", "canary-new"));
+    target(&policy, &server.admin_url()).apply(Some(&current), &pending).unwrap();
+    for (check, words) in [
+        ("SELECT * FROM orders", None),
+        ("SELECT 1 WHERE false", None),
+        ("SELECT * FROM secrets", Some(["42501", "GRANT ... TO \"app_b\""])),
+        ("SELECT * FROM nothing", Some(["no such table", "42P01"])),
+        ("INSERT INTO orders VALUES (7)", Some(["25006", "`app_b`"])),
+        ("SELECT 1; DROP TABLE orders", Some(["42601", "`check`"])),
+        ("SELECT 'canary'::int", Some(["22P02", "`check`"])),
+    ] {
+        policy.check = Some(check.into());
+        let verified = target(&policy, &server.admin_url()).verify(&pending);
+        match words {
+            None => verified.unwrap(),
+            Some(words) => drop(refused(verified, &words)),
+        }
+    }
+    assert_eq!(server.sql("SELECT count(*) FROM orders"), "100000");
+    // The database is the value's own, where it names one.
+    policy.check = None;
+    let elsewhere =
+        secret(&server.url("app_b", "canary-new").replace("/app", "/nowhere").replace("/nowhere_b", "/app_b"));
+    refused(target(&policy, &server.admin_url()).verify(&elsewhere), &["no such database"]);
+}
+
+#[test]
+fn of_two_rotators_one_says_who_the_other_is() {
+    let Some(server) = Postgres::start() else { return };
+    let current = pair(&server);
+    let policy = alternating();
+    let pending = secret(&server.url("app_b", "canary-1"));
+    let mut first = target(&policy, &server.admin_url());
+    first.apply(Some(&current), &pending).unwrap();
+    let session = server.sql("SELECT pid FROM pg_locks WHERE locktype = 'advisory' LIMIT 1");
+    let words = [
+        "somebody else rotates the role",
+        "`vouchsafe-rotate`",
+        &format!("server process {session}"),
+        "since 20",
+        "pg_terminate_backend",
+    ];
+    for value in [&pending, &secret(&server.url("app_b", "canary-2"))] {
+        let error = refused(target(&policy, &server.admin_url()).apply(Some(&current), value), &words);
+        assert!(error.is_busy && !error.is_unsettled);
+    }
+    assert!(refused(target(&policy, &server.admin_url()).retire(&current, &pending), &words).is_busy);
+    // Another pair of roles is nobody's business, one that shares a role is.
+    server.role("app_c", "canary-c");
+    let third = super::policy(vouchsafe::policy::model::Roles::Alternating("app_c".into(), "app_b".into()));
+    let of_c = secret(&server.url("app_c", "canary-c"));
+    assert!(refused(target(&third, &server.admin_url()).apply(Some(&of_c), &pending), &["`app_b`"]).is_busy);
+    first.retire(&current, &pending).unwrap();
+    drop(first);
+    // Free at once, not when the server notices.
+    rotate(&mut target(&policy, &server.admin_url()), &pending, "canary-3").unwrap();
+    assert_eq!(server.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), "0");
+}

@@ -1,0 +1,193 @@
+//! Bytes to lines, lines to records, and the parts of one record put together.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Read};
+
+use super::record::Record;
+use crate::audit::chain::OPENING;
+
+/// No line of ours is longer; a longer one is no record, and is read in pieces.
+const LINE_MAX: u64 = 17 * 1024 * 1024;
+
+/// Records of several parts that may be under way at once, each in a stream of its own, and how many bytes of them are
+/// kept. Beyond that the first one is taken as it is: its writer was killed.
+const PENDING_MAX: usize = 1024;
+const PENDING_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a line turned out to be.
+pub enum Seen<'a> {
+    /// A record, and the lines that it stood in.
+    Record(&'a Record<'a>, &'a [&'a [u8]]),
+    /// No record.
+    Other,
+}
+
+/// How much was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records, each counted once however many parts it has.
+    pub records: u64,
+    /// Lines that are no record.
+    pub others: u64,
+}
+
+/// Reads lines as records. One for all logs of a command: a record of a stream may end in the next file.
+#[derive(Debug, Default)]
+pub struct Reader {
+    counts: Counts,
+    /// Parts of unfinished records by their stream.
+    pending: BTreeMap<String, Pending>,
+    pending_bytes: usize,
+    /// The beginning of a line whose end is not there yet.
+    partial: Vec<u8>,
+    /// The line that is being read is too long to be a record.
+    is_overlong: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// When it came, for the order in which they are given up.
+    number: u64,
+    record: u64,
+    next: u64,
+    lines: Vec<Vec<u8>>,
+}
+
+impl Reader {
+    /// How much was read so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Reads as far as there is something, and hands out each record as soon as it is whole. A last line without a newline
+    /// waits for its end.
+    ///
+    /// # Errors
+    /// Reading fails, or `visit` does.
+    pub fn read<E: From<io::Error>>(
+        &mut self,
+        log: &mut impl BufRead,
+        visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut line = std::mem::take(&mut self.partial);
+        loop {
+            let room = LINE_MAX.saturating_sub(line.len() as u64);
+            if Read::take(&mut *log, room).read_until(b'\n', &mut line)? == 0 && room > 0 {
+                self.partial = line;
+                return Ok(());
+            }
+            if line.pop_if(|byte| *byte == b'\n').is_none() {
+                if line.len() as u64 >= LINE_MAX {
+                    self.is_overlong = true;
+                    line.clear();
+                }
+                continue;
+            }
+            if std::mem::take(&mut self.is_overlong) {
+                self.other(visit)?
+            } else {
+                self.line(&line, visit)?
+            }
+            line.clear();
+        }
+    }
+
+    /// A log has ended: what is left of it is a line, if a torn one.
+    ///
+    /// # Errors
+    /// Those of `visit`.
+    pub fn end_log<E>(&mut self, visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
+        let line = std::mem::take(&mut self.partial);
+        match (std::mem::take(&mut self.is_overlong), line.is_empty()) {
+            (true, _) => self.other(visit),
+            (false, true) => Ok(()),
+            (false, false) => self.line(&line, visit),
+        }
+    }
+
+    /// There are no more logs: records whose last parts are missing are taken as they are.
+    ///
+    /// # Errors
+    /// Those of `visit`.
+    pub fn end<E>(&mut self, visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
+        while self.give_up_first(visit)? {}
+        Ok(())
+    }
+
+    fn other<E>(&mut self, visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.counts.others += 1;
+        visit(Seen::Other)
+    }
+
+    fn line<E>(&mut self, line: &[u8], visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
+        let line = without_prefix(line);
+        let Some(record) = Record::parse(line) else { return self.other(visit) };
+        match (record.record, record.part, record.parts) {
+            (Some(number), Some(part), Some(parts)) => self.part(&record, (number, part, parts), line, visit),
+            _ => {
+                // A killed writer's record does not go on: another one of its stream is here.
+                if !self.pending.is_empty() {
+                    self.give_up(&record.stream, visit)?;
+                }
+                self.counts.records += 1;
+                visit(Seen::Record(&record, &[line]))
+            }
+        }
+    }
+
+    fn part<E>(
+        &mut self,
+        record: &Record<'_>,
+        (number, part, parts): (u64, u64, u64),
+        line: &[u8],
+        visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let stream = &*record.stream;
+        if !self.pending.get(stream).is_some_and(|one| one.record == number && one.next == part) {
+            self.give_up(stream, visit)?;
+        }
+        let came = self.counts.records;
+        let new = || Pending { number: came, record: number, next: part, lines: Vec::new() };
+        let pending = self.pending.entry(stream.to_owned()).or_insert_with(new);
+        self.counts.records += u64::from(pending.lines.is_empty());
+        pending.next = part.saturating_add(1);
+        pending.lines.push(line.to_vec());
+        self.pending_bytes += line.len();
+        if part >= parts {
+            return self.give_up(stream, visit);
+        }
+        while self.pending.len() > PENDING_MAX || self.pending_bytes > PENDING_BYTES {
+            self.give_up_first(visit)?;
+        }
+        Ok(())
+    }
+
+    fn give_up_first<E>(&mut self, visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<bool, E> {
+        let first = self.pending.iter().min_by_key(|(_, one)| one.number).map(|(stream, _)| stream.clone());
+        let Some(stream) = first else { return Ok(false) };
+        self.give_up(&stream, visit)?;
+        Ok(true)
+    }
+
+    /// Takes what there is of a record in parts as that record.
+    fn give_up<E>(&mut self, stream: &str, visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
+        let Some(pending) = self.pending.remove(stream) else { return Ok(()) };
+        let lines: Vec<&[u8]> = pending.lines.iter().map(Vec::as_slice).collect();
+        self.pending_bytes = self.pending_bytes.saturating_sub(lines.iter().map(|line| line.len()).sum());
+        let mut parts = lines.iter().filter_map(|line| Record::parse(line));
+        let Some(mut whole) = parts.next() else { return Ok(()) };
+        whole.secrets.extend(parts.flat_map(|part| part.secrets));
+        visit(Seen::Record(&whole, &lines))
+    }
+}
+
+/// A collector may put a time and a name before our line.
+fn without_prefix(line: &[u8]) -> &[u8] {
+    let opening = OPENING.as_bytes();
+    if line.starts_with(opening) || line.first() == Some(&b'{') {
+        return line;
+    }
+    let at = line.windows(opening.len()).position(|window| window == opening);
+    at.and_then(|at| line.get(at..)).unwrap_or(line)
+}

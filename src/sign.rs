@@ -1,0 +1,156 @@
+//! `vouchsafe policy sign` and `verify`: signatures of policies, made by ssh-keygen and checked as `run` checks them.
+//!
+//! The private key is ssh-keygen's business alone: it may be encrypted, held by ssh-agent or live in a security key. What it
+//! answers is verified before it is written.
+
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use ssh_key::{PublicKey, SshSig};
+
+use crate::audit::{Event, Outcome};
+use crate::checked_file::{self, Use, plain_io};
+use crate::error::{Cause, Class, Error};
+use crate::inject::ParentEnv;
+use crate::name::show;
+use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
+use crate::policy::trust::{Demand, NAMESPACE, fingerprint, signature_of};
+use crate::setting::{Setting, load_options};
+use crate::{caller, output};
+
+/// Signs a policy and every file that it extends, unless this key has signed that file as it is.
+///
+/// # Errors
+/// The policy is invalid, ssh-keygen fails, or what it made does not fit.
+pub fn sign(path: &Path, key: &Path, parent: &ParentEnv) -> Result<(), Error> {
+    let setting = Setting::to_be_signed(path, parent)?;
+    let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
+    for file in &setting.policy.files {
+        let bytes = checked_file::read(file, Use::Public, LARGEST).map_err(SignError::File)?;
+        let signed = sign_one(&bytes, key).and_then(|(signature, signer)| {
+            replace(&signature_of(file), signature.as_bytes())?;
+            Ok(signer)
+        });
+        let (outcome, reason) = match &signed {
+            Ok(signer) => (Outcome::Succeeded, format!("{} by {}", show(file), fingerprint(signer))),
+            Err(error) => (Outcome::Failed, error.to_string()),
+        };
+        auditor.record(Event::PolicySigned, outcome, Some(&reason), &[])?;
+        output::print(&format!("{}: signed by {}\n", show(&signature_of(file)), fingerprint(&signed?)))?;
+    }
+    Ok(())
+}
+
+/// Whether this host would use the policy, and who answers for each of its files.
+///
+/// # Errors
+/// The host has no `[trust]`; a signature is absent or not good.
+pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<(), Error> {
+    let host_path = host.unwrap_or_else(|| Path::new(HOST_FILE));
+    let host = load_host(host_path, host.is_none())?;
+    let Some(trust) = &host.trust else { return Err(SignError::NoTrust(host_path.to_owned()).into()) };
+    let demand = Demand { trust: Some(trust), environment: None };
+    let now = SystemTime::now();
+    let policy = load_trusted(path, &load_options(parent), &demand, now)?;
+    let is_demanded = trust.environments.is_empty() || trust.environments.contains(&policy.environment);
+    for file in &policy.files {
+        let bytes = checked_file::read(file, Use::Public, LARGEST).map_err(SignError::File)?;
+        let admitted = demand.admit(file, &bytes, now).map_err(crate::policy::file::PolicyError::from)?;
+        let by = admitted.key().and_then(|key| crate::policy::trust::parse_key(&key.key));
+        let by = by.map(|key| format!("{} {}", fingerprint(&key), key.comment())).unwrap_or_default();
+        output::print(&format!("{}: good, by {}\n", show(file), by.trim_end()))?;
+    }
+    if !is_demanded {
+        output::print(&format!("{}: note: this host demands no signature for it\n", policy.environment))?;
+    }
+    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial))
+}
+
+/// What ssh-keygen makes of `bytes`, and the key that it used.
+#[expect(clippy::disallowed_methods, reason = "a policy is no secret, and no value is in this command's environment")]
+fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> {
+    let mut child = Command::new("ssh-keygen")
+        .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
+        .arg(key)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // What it asks and what it complains of is for the one who signs.
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| SignError::Start(plain_io(&error)))?;
+    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(bytes));
+    let made = child.wait_with_output().map_err(|error| SignError::Start(plain_io(&error)))?;
+    if !made.status.success() || written.is_err() {
+        return Err(SignError::Failed(key.to_owned()));
+    }
+    let text = String::from_utf8(made.stdout).map_err(|_| SignError::Unfit)?;
+    let signature = SshSig::from_pem(&text).map_err(|_| SignError::Unfit)?;
+    let signer = PublicKey::from(signature.public_key().clone());
+    signer.verify(NAMESPACE, bytes, &signature).map_err(|_| SignError::Unfit)?;
+    Ok((text, signer))
+}
+
+/// A signature file is whole or not there: the old one, until the new one is on the disk.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), SignError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        // What is left of it is no signature; that it cannot be removed is the lesser problem.
+        std::fs::remove_file(&temporary).ok();
+        SignError::Write(path.to_owned(), plain_io(&error))
+    })
+}
+
+/// Why nothing was signed or verified.
+#[derive(Debug)]
+enum SignError {
+    Failed(PathBuf),
+    File(checked_file::FileError),
+    NoTrust(PathBuf),
+    Start(String),
+    Unfit,
+    Write(PathBuf, String),
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(key) => write!(f, "ssh-keygen made no signature with `{}`", show(key)),
+            Self::File(error) => error.fmt(f),
+            Self::NoTrust(host) => write!(f, "`{}` has no [trust], so this host demands no signature", show(host)),
+            Self::Start(why) => write!(f, "cannot run ssh-keygen: {why}"),
+            Self::Unfit => write!(f, "what ssh-keygen made is no signature of this policy"),
+            Self::Write(path, why) => write!(f, "cannot write `{}`: {why}", show(path)),
+        }
+    }
+}
+
+impl Cause for SignError {
+    fn class(&self) -> Class {
+        match self {
+            Self::File(_) | Self::NoTrust(_) => Class::Policy,
+            Self::Failed(_) => Class::Identity,
+            Self::Start(_) | Self::Unfit | Self::Write(..) => Class::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Failed(key) => Some(format!("ssh-keygen -l -f {}", show(key))),
+            Self::File(error) => error.hint(),
+            Self::NoTrust(_) => Some("name the host file that has it: --host FILE".into()),
+            Self::Start(_) => Some("apt-get install openssh-client".into()),
+            Self::Unfit | Self::Write(..) => None,
+        }
+    }
+}

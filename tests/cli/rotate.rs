@@ -1,0 +1,287 @@
+//! `rotate` of a sealed file: new values that nobody gets before they are current, and a way on from everywhere.
+
+use std::io::{PipeWriter, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use crate::harness::{Outcome, Scene, wait};
+use crate::hostile_names::write_document;
+use crate::signals::{handles, program, sleeping, wait_until};
+
+/// `A` and `B` rotate, `PLAIN` does not; all have a first value.
+pub fn rotating() -> Scene {
+    let scene = Scene::sealed(&["PLAIN"])
+        .and("[secrets.A]\nrotate = { every = \"30d\" }\n[secrets.B]\nrotate = { generate = { length = 20 } }");
+    for name in ["A", "B", "PLAIN"] {
+        set(&scene, name, &format!("first {name}"));
+    }
+    scene
+}
+
+fn set(scene: &Scene, name: &str, value: &str) {
+    scene.verb_reading(&["set", name], value.as_bytes()).expect_status(0);
+}
+
+fn rotate(scene: &Scene, words: &[&str], status: i32) -> Outcome {
+    scene.verb(&[&["rotate"], words].concat()).expect_status(status)
+}
+
+/// Version and stage, newest first.
+fn history(scene: &Scene, name: &str) -> Vec<(u64, String)> {
+    let outcome = scene.verb(&["history", name, "--json"]).expect_status(0);
+    let json: Value = serde_json::from_slice(&outcome.stdout).unwrap();
+    let entry = |entry: &Value| (entry["version"].as_u64().unwrap(), entry["stage"].as_str().unwrap().to_owned());
+    json["versions"].as_array().unwrap().iter().map(entry).collect()
+}
+
+fn stages(scene: &Scene, name: &str) -> String {
+    let all: Vec<String> = history(scene, name).iter().map(|(version, stage)| format!("{version} {stage}")).collect();
+    all.join(", ")
+}
+
+fn value(scene: &Scene, name: &str) -> String {
+    scene.run(&["printenv", name]).expect_status(0).out().trim_end().to_owned()
+}
+
+/// Event, outcome and version of the records of rotations, oldest first.
+fn steps(scene: &Scene) -> Vec<String> {
+    let records = scene.audit();
+    let rotation = records.iter().filter(|record| record["event"].as_str().unwrap().starts_with("rotation."));
+    let text = |record: &Value| {
+        let version = record["secrets"][0]["version"].as_u64().map(|version| format!("@{version}")).unwrap_or_default();
+        let event = record["event"].as_str().unwrap().trim_start_matches("rotation.");
+        format!("{event}{version} {}", record["outcome"].as_str().unwrap())
+    };
+    rotation.map(text).collect()
+}
+
+#[test]
+fn a_rotation_makes_one_version_more_and_consumers_get_it() {
+    let scene = rotating();
+    assert_eq!(value(&scene, "A"), "first A");
+    let outcome = rotate(&scene, &["A"], 0);
+    assert_eq!(outcome.out(), "A: version 2 created, version 2 is current\n");
+    assert_eq!(stages(&scene, "A"), "2 current, 1 previous");
+    assert_eq!(stages(&scene, "B"), "1 current");
+    let new = value(&scene, "A");
+    assert_eq!(new.len(), 40);
+    let all = [outcome.stdout, outcome.stderr, std::fs::read(scene.path("audit.jsonl")).unwrap()].concat();
+    assert!(!String::from_utf8_lossy(&all).contains(&new), "the value is shown");
+    assert_eq!(
+        steps(&scene),
+        ["started allowed", "created allowed", "created@2 succeeded", "promoted@2 allowed", "promoted@2 succeeded"]
+    );
+    let started = scene.audit().into_iter().find(|record| record["event"] == "rotation.started").unwrap();
+    assert_eq!((&started["reason"], &started["secrets"][0]["item"]), (&"rotate; no target".into(), &"A".into()));
+    scene.vouchsafe(&["audit", "verify", "audit.jsonl"]).expect_status(0);
+    rotate(&scene, &["A"], 0);
+    assert_eq!(stages(&scene, "A"), "3 current, 2 previous");
+    assert!(!scene.path(".sealed.age.rotating").exists());
+}
+
+#[test]
+fn globs_and_all_mean_what_rotates() {
+    let scene = rotating().and("[secrets.A_LONG_ONE]\nrotate = {}");
+    set(&scene, "A_LONG_ONE", "x");
+    rotate(&scene, &["A*"], 0);
+    assert_eq!([stages(&scene, "A"), stages(&scene, "B")], ["2 current, 1 previous", "1 current"]);
+    let outcome = rotate(&scene, &["--all"], 0);
+    assert_eq!(outcome.out().lines().count(), 3, "{}", outcome.transcript());
+    assert_eq!([stages(&scene, "A_LONG_ONE"), stages(&scene, "PLAIN")], ["3 current, 2 previous", "1 current"]);
+    assert_eq!(value(&scene, "B").len(), 20);
+}
+
+#[test]
+fn one_field_is_replaced_and_the_rest_of_the_item_kept() {
+    let scene = Scene::sealed(&[])
+        .and("DB = { inject = false }\nUSER = { item = \"DB\", field = \"/username\" }")
+        .and("PASSWORD = { item = \"DB\", field = \"/password\", rotate = {} }");
+    set(&scene, "DB", "{ \"username\":\"api\", \"n\": 1.50,\"password\":\"old\" }");
+    rotate(&scene, &["PASSWORD"], 0);
+    let password = value(&scene, "PASSWORD");
+    assert_eq!(password.len(), 40);
+    let whole = scene.verb(&["run", "--only", "DB", "--", "printenv", "DB"]).expect_status(0);
+    assert_eq!(whole.out(), format!("{{ \"username\":\"api\", \"n\": 1.50,\"password\":\"{password}\" }}\n"));
+    let hint = rotate(&scene, &["USER"], 2);
+    assert!(hint.err().contains("vouchsafe rotate PASSWORD"), "{}", hint.transcript());
+    set(&scene, "DB", "hunter2 is no JSON");
+    let failed = rotate(&scene, &["PASSWORD"], 122);
+    assert!(
+        failed.err().contains("the value is not JSON") && !failed.err().contains("hunter2"),
+        "{}",
+        failed.transcript()
+    );
+    assert_eq!(stages(&scene, "DB"), "3 current, 2 previous", "nothing is pending");
+}
+
+#[test]
+fn what_was_begun_is_finished_by_resume_and_by_its_name() {
+    let scene = rotating();
+    for finish in [&["--resume"][..], &["--resume", "A"], &["A"], &["--due"]] {
+        let before = history(&scene, "A")[0].0;
+        rotate(&scene, &["--only-step", "create", "A"], 0);
+        assert_eq!(history(&scene, "A")[0], (before + 1, "pending".into()));
+        let consumer = value(&scene, "A");
+        let refused = scene.verb_reading(&["set", "A"], b"x").expect_status(122);
+        assert!(refused.err().contains("vouchsafe rotate --resume"), "{}", refused.transcript());
+        let outcome = rotate(&scene, finish, 0);
+        let next = before + 1;
+        assert_eq!(outcome.out(), format!("A: goes on with version {next}, version {next} is current\n"));
+        assert_eq!(stages(&scene, "A"), format!("{next} current, {before} previous"), "{finish:?}");
+        assert_ne!(value(&scene, "A"), consumer);
+    }
+    assert_eq!(rotate(&scene, &["--resume"], 0).out(), "nothing to do\n");
+    assert_eq!(stages(&scene, "B"), "1 current");
+}
+
+#[test]
+fn back_drops_what_is_pending_and_then_swaps() {
+    let scene = rotating();
+    rotate(&scene, &["A"], 0);
+    let second = value(&scene, "A");
+    rotate(&scene, &["--only-step", "create", "A"], 0);
+    assert_eq!(rotate(&scene, &["--rollback", "A"], 0).out(), "A: version 3 discarded\n");
+    assert_eq!((stages(&scene, "A"), value(&scene, "A")), ("2 current, 1 previous".into(), second));
+    assert_eq!(rotate(&scene, &["--rollback", "A"], 0).out(), "A: version 1 is current again\n");
+    assert_eq!((stages(&scene, "A"), value(&scene, "A")), ("2 previous, 1 current".into(), "first A".into()));
+    assert_eq!(
+        rotate(&scene, &["--rollback", "A"], 0).out(),
+        "A: nothing to do\n",
+        "a second time is not forward again"
+    );
+    rotate(&scene, &["A"], 0);
+    assert_eq!(stages(&scene, "A"), "3 current, 1 previous", "no number is given twice");
+}
+
+#[test]
+fn due_is_what_is_old_and_nothing_else() {
+    let scene = rotating().and("[secrets.C]\nmax_age = \"10d\"\nrotate = {}");
+    let ago = |days: u64| SystemTime::now() - Duration::from_secs(days * 86_400);
+    let at = |a, b, c| write_document(&scene, &[("A", "1", ago(a)), ("B", "1", ago(b)), ("C", "1", ago(c))]);
+    at(29, 999, 9);
+    scene.verb(&["check"]).expect_status(10);
+    assert_eq!(rotate(&scene, &["--due"], 0).out(), "nothing to do\n");
+    at(31, 999, 11);
+    let due = scene.verb(&["check"]).expect_status(10);
+    assert!(due.err().contains("vouchsafe rotate --due"), "{}", due.transcript());
+    assert_eq!(rotate(&scene, &["--due", "C"], 0).out(), "C: version 2 created, version 2 is current\n");
+    let planned = rotate(&scene, &["--due", "--dry-run"], 0);
+    assert!(planned.out().contains("A ") && !planned.out().contains("C "), "{}", planned.transcript());
+    assert_eq!(rotate(&scene, &["--due"], 0).out(), "A: version 2 created, version 2 is current\n");
+    assert_eq!(rotate(&scene, &["--due"], 0).out(), "nothing to do\n");
+    assert_eq!(stages(&scene, "B"), "1 current", "it has no time limit");
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_is_written_down() {
+    let scene = rotating();
+    let before = std::fs::read(scene.path("sealed.age")).unwrap();
+    for words in [&["--all", "--dry-run"][..], &["--all", "--dry-run", "--json"], &["--rollback", "A", "--dry-run"]] {
+        let status = if words.contains(&"--rollback") { 122 } else { 0 };
+        rotate(&scene, words, status);
+    }
+    assert_eq!(std::fs::read(scene.path("sealed.age")).unwrap(), before);
+    assert!(steps(&scene).is_empty());
+    let listed: Vec<Value> = scene.audit().into_iter().filter(|one| one["reason"] == "rotate").collect();
+    assert_eq!(listed.len(), 3);
+    assert!(listed.iter().all(|one| one["event"] == "secret.listed"));
+}
+
+#[test]
+fn one_failure_does_not_stop_the_others() {
+    let scene = rotating();
+    scene.verb(&["remove", "A"]).expect_status(0);
+    let outcome = rotate(&scene, &["A", "B"], 122);
+    assert_eq!(outcome.out(), "B: version 2 created, version 2 is current\n");
+    assert!(outcome.err().contains("error[missing]: `A`: there is no current version"), "{}", outcome.transcript());
+    assert_eq!(stages(&scene, "B"), "2 current, 1 previous");
+    assert_eq!(steps(&scene)[1], "failed failed");
+}
+
+#[test]
+fn the_second_rotator_hears_who_holds_it() {
+    let scene = rotating();
+    let lock = scene.write_mode(
+        ".sealed.age.rotating",
+        b"{\"owner\":\"ann@one, process 7\",\"since\":\"2026-01-02T03:04:05Z\"}",
+        0o600,
+    );
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&lock).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let outcome = rotate(&scene, &["--all"], 122);
+    let told = "being rotated by ann@one, process 7 since 2026-01-02T03:04:05Z";
+    assert!(outcome.err().contains("error[busy]") && outcome.err().contains(told), "{}", outcome.transcript());
+    assert_eq!(stages(&scene, "A"), "1 current");
+    assert_eq!(value(&scene, "A"), "first A", "readers are not kept waiting");
+    // Whoever held it is gone: its file alone means nothing.
+    drop(file);
+    rotate(&scene, &["--all"], 0);
+    assert_eq!([stages(&scene, "A"), stages(&scene, "B")], ["2 current, 1 previous"; 2]);
+}
+
+#[test]
+fn a_log_that_takes_nothing_stops_before_the_first_step() {
+    let scene = rotating();
+    let before = std::fs::read(scene.path("sealed.age")).unwrap();
+    let scene = scene.sinks("[[audit.sinks]]\ntype = \"file\"\npath = \"/proc/no/such.jsonl\"\n");
+    let outcome = rotate(&scene, &["--all"], 123);
+    assert!(outcome.err().contains("error[audit]"), "{}", outcome.transcript());
+    assert_eq!(std::fs::read(scene.path("sealed.age")).unwrap(), before);
+}
+
+/// A full pipe as standard output holds it after its first step.
+#[test]
+fn a_signal_ends_it_after_the_step_that_it_is_at() {
+    for (name, number) in [("TERM", 15), ("INT", 2)] {
+        let scene = rotating();
+        let policy = scene.write_policy();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        // A command keeps its end of the pipe until it is dropped.
+        let into = |mut command: Command, out: PipeWriter| command.stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+        let mut filler = into(scene.other("sh", &["-c", "exec yes"]), writer.try_clone().unwrap());
+        wait_until(|| program(filler.id()) == "yes" && sleeping(filler.id()));
+        let words = ["rotate", "--all", "--json", "--policy", policy.to_str().unwrap()];
+        let rotator = into(scene.command(&words), writer);
+        wait_until(|| handles(rotator.id(), number) && sleeping(rotator.id()) && steps(&scene).len() >= 3);
+        assert!(scene.other("sh", &["-c", &format!("kill -{name} {}", rotator.id())]).status().unwrap().success());
+        filler.kill().unwrap();
+        filler.wait().unwrap();
+        let drain = std::thread::spawn(move || reader.read_to_end(&mut Vec::new()).unwrap());
+        let outcome = scene.outcome(&words, wait(rotator));
+        drain.join().unwrap();
+        assert_eq!(
+            (outcome.status.code(), outcome.status.signal()),
+            (Some(128 + number), None),
+            "{}",
+            outcome.transcript()
+        );
+        let told = format!("ended by signal {number}; left to do: A, B");
+        assert!(outcome.err().contains(&told), "{}", outcome.transcript());
+        assert_eq!(stages(&scene, "A"), "2 pending, 1 current");
+        assert_eq!(steps(&scene)[2..], ["created@2 succeeded", "failed@2 failed"]);
+        assert!(!scene.path(".sealed.age.rotating").exists());
+        // As the hint says.
+        let hint = outcome.err().lines().find_map(|line| line.strip_prefix("hint: ")).unwrap().to_owned();
+        for command in hint.split(" && ") {
+            let words: Vec<&str> = command.split(' ').skip(1).collect();
+            scene.vouchsafe(&words).expect_status(0);
+        }
+        assert_eq!([stages(&scene, "A"), stages(&scene, "B")], ["2 current, 1 previous"; 2]);
+    }
+}
+
+#[test]
+fn each_step_is_one_object_for_a_machine() {
+    let scene = rotating();
+    let outcome = rotate(&scene, &["A", "--json"], 0);
+    let lines: Vec<Value> = outcome.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen: Vec<_> =
+        lines.iter().map(|line| (line["step"].as_str().unwrap(), line["outcome"].as_str().unwrap())).collect();
+    assert_eq!(seen, [("create", "succeeded"), ("promote", "succeeded")]);
+    assert!(lines.iter().all(|line| line["version"] == 2 && line["name"] == "A" && line["store"] == "files"));
+    let planned = rotate(&scene, &["A", "--json", "--dry-run"], 0);
+    assert!(planned.out().lines().all(|line| line.contains("\"outcome\":\"planned\"")), "{}", planned.transcript());
+}
