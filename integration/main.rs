@@ -1,6 +1,6 @@
-//! Real parts: stock age, openssl, strace, other uids, disks that are full or lose power, an empty root folder, AWS as a strict
-//! double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, the examples of `deploy/` by the tools of their
-//! platforms, the recipes with jq.
+//! Real parts: stock age, openssl, strace, other uids, PID 1 of a namespace, disks that are full or lose power, an empty root
+//! folder, AWS as a strict double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, the examples of `deploy/` by
+//! the tools of their platforms, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -44,9 +44,13 @@ mod recipes;
 mod rekey;
 mod rotate_faults;
 mod rotate_units;
+mod rotation_shows;
 mod sealed;
 mod signed;
 mod strace;
+mod supervise;
+#[path = "../tests/cli/supervised.rs"]
+mod supervised;
 mod trace;
 
 /// Whether all of `programs` are there, and we are root where `root` is wanted; says loudly what is skipped if not.

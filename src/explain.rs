@@ -74,10 +74,9 @@ struct RemovedVariable {
 /// Explains.
 ///
 /// # Errors
-/// There is no policy to explain, this build cannot do what it asks for, or the command is not to be found.
+/// There is no policy to explain, or the command is not to be found.
 pub fn explain(options: &cli::Explain, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::load(&options.selection, parent)?;
-    setting.refuse_what_only_supervision_has()?;
     let explanation = explanation(options, &setting, parent)?;
     if options.json { output::print_json(&explanation) } else { output::print(&explanation.to_text()) }
 }

@@ -7,7 +7,7 @@
 //! - [`policy`]: TOML to types, types and a request to a verdict; [`caller`]: who asks;
 //! - [`audit`]: written down first;
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
-//! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it;
+//! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it, or staying with it;
 //! - [`agent`]: the same through a daemon that holds the means;
 //! - [`rotate`]: new values, made, staged and proven;
 //! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`sign`]: signatures of policies; [`change`], [`rekey`], [`init`]: writing; [`audit_log`]: reading logs;

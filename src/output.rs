@@ -37,7 +37,7 @@ pub fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// What `main` says where standard output did not take something that was not printed by [`print`].
+/// What `main` says where standard output did not take something that was not printed by [`print()`].
 #[must_use]
 pub fn failed(error: io::Error) -> Error {
     OutputError(error).into()

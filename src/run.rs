@@ -1,9 +1,11 @@
 //! The story: one function for each command, each a list of named steps.
 //!
-//! [`run`] dispatches; [`run_command`] is what the project exists for. What looks without changing is in
+//! [`run`] dispatches; [`run_command`] is what the project exists for, and [`grant_and_exec`] its heart. What looks without changing is in
 //! [`crate::inspect`], what writes values in [`crate::change`]; both start from the same [`Setting`].
 
 use std::convert::Infallible;
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use rustix::process::DumpableBehavior;
@@ -12,11 +14,13 @@ use crate::agent::{self, client};
 use crate::audit::{AuditError, Auditor, Event, Outcome, SecretNote};
 use crate::child::command::Command;
 use crate::child::exec::exec;
+use crate::child::supervise::{Next, Told, Worker, supervise};
 use crate::cli;
 use crate::error::{Cause, Class, Error};
-use crate::inject::{Limits, ParentEnv, inject};
+use crate::inject::{Limits, ParentEnv, inject, injected};
 use crate::name::{VariableName, show};
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
+use crate::policy::model::RunMode;
 use crate::resolve::resolve;
 use crate::setting::{Setting, load_host_file};
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
@@ -66,22 +70,84 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
     sys::keep_freed_memory();
     sys::end_on_signals();
     let setting = Setting::load(&options.selection, parent)?;
-    setting.refuse_what_only_supervision_has()?;
     setting.refuse_what_only_the_agent_gives()?;
-    let mut command = Command::look_up(options.command, parent.get("PATH"))?;
+    if options.supervise || setting.policy.run.mode == RunMode::Supervise {
+        let command = find_command(options.command.clone(), &setting, parent)?;
+        return run_supervised(&setting, &command, options, parent, passed_over.as_deref());
+    }
+    let command = find_command(options.command, &setting, parent)?;
+    grant_and_exec(
+        &setting,
+        &command,
+        options.only,
+        parent,
+        started,
+        Start { worker: None, passed_over: passed_over.as_deref() },
+    )
+}
+
+/// `vouchsafe run --supervise`: the same, in a process of its own, which this one stays with. It is made before anything is
+/// fetched, so nothing secret ever is in this one.
+fn run_supervised(
+    setting: &Setting<'_>,
+    command: &Command,
+    options: cli::Run,
+    parent: &ParentEnv,
+    passed_over: Option<&Path>,
+) -> Result<Infallible, Error> {
+    let caller = caller::of_this_process(setting.policy.names_groups());
+    let auditor = setting.open_auditor(&caller, Some(command))?;
+    let worker = supervise(Box::new(auditor), &setting.policy.run, parent.get("NOTIFY_SOCKET"))?;
+    let started = Instant::now();
+    let parent = worker.hand_on(parent);
+    if worker.is_later() {
+        // What was looked at is from before; a grant may have been taken back since.
+        let setting = Setting::load(&options.selection, &parent)?;
+        setting.refuse_what_only_the_agent_gives()?;
+        let command = find_command(options.command, &setting, &parent)?;
+        let start = Start { worker: Some(worker), passed_over };
+        return grant_and_exec(&setting, &command, options.only, &parent, started, start);
+    }
+    grant_and_exec(setting, command, options.only, &parent, started, Start { worker: Some(worker), passed_over })
+}
+
+/// How a command comes to be started.
+struct Start<'p> {
+    /// Under a supervisor.
+    worker: Option<Worker>,
+    /// An agent that is there and was passed over.
+    passed_over: Option<&'p Path>,
+}
+
+/// Finds the command before anything is fetched: a typo costs no API call.
+fn find_command(words: Vec<OsString>, setting: &Setting<'_>, parent: &ParentEnv) -> Result<Command, Error> {
+    let mut command = Command::look_up(words, parent.get("PATH"))?;
     if setting.policy.pins_digests() {
         command.take_digest()?;
     }
+    Ok(command)
+}
+
+/// Asks, writes down, fetches, writes down, and becomes the command.
+fn grant_and_exec(
+    setting: &Setting<'_>,
+    command: &Command,
+    only: Option<Vec<VariableName>>,
+    parent: &ParentEnv,
+    started: Instant,
+    start: Start<'_>,
+) -> Result<Infallible, Error> {
+    let Start { mut worker, passed_over } = start;
     let request = Request {
         caller: caller::of_this_process(setting.policy.names_groups()),
         command: Some(command.facts()),
-        only: options.only,
+        only,
         claimed: false,
     };
 
-    let mut auditor = setting.open_auditor(&request.caller, Some(&command))?;
+    let mut auditor = setting.open_auditor(&request.caller, Some(command))?;
     if let Some(socket) = passed_over {
-        auditor.remark(format!("the agent at `{}` was passed over: --no-agent", show(&socket)));
+        auditor.remark(format!("the agent at `{}` was passed over: --no-agent", show(socket)));
     }
     let grant = match evaluate(&setting.policy, &request) {
         Verdict::Granted(grant) => grant,
@@ -114,6 +180,8 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
             return Err(failed(&mut auditor, event, outcome, error));
         }
     };
+    let next =
+        worker.as_mut().map(|worker| worker.has_fetched(injected(&resolved, &environment), Told::of(auditor.access())));
     // The values are in the environment block now; no second copy outlives this line.
     let yielded = |note: &SecretNote| environment.yielded().iter().any(|name| name.as_str() == note.name);
     let notes: Vec<SecretNote> = resolved
@@ -121,6 +189,10 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
         .into_iter()
         .map(|note| SecretNote { is_withheld: note.is_withheld || yielded(&note), ..note })
         .collect();
+    if let Some(Next::Done(why)) = next {
+        auditor.record(Event::AccessCompared, Outcome::Succeeded, Some(why), &notes)?;
+        sys::exit_now(0);
+    }
     let released = match auditor.release(environment, &notes) {
         Ok(released) => released,
         Err(error) => {
@@ -131,7 +203,15 @@ fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Erro
         }
     };
 
-    let error = exec(&command, pin, released);
+    if worker.as_mut().is_some_and(|worker| !worker.may_execute()) {
+        let why = "the supervisor did not let it start";
+        auditor.record(Event::AccessUnused, Outcome::Failed, Some(why), &notes)?;
+        sys::exit_now(0);
+    }
+    let error = exec(command, pin, released);
+    if let Some(worker) = &mut worker {
+        worker.did_not_execute();
+    }
     Err(failed(&mut auditor, Event::AccessUnused, Outcome::Failed, error.into()))
 }
 

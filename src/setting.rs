@@ -17,7 +17,7 @@ use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, load, load_host, load_trusted};
 use crate::policy::locate::{self, Wanted};
 use crate::policy::model::{
-    AgeStore, AgentUse, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, RunMode, Sink, Source,
+    AgeStore, AgentUse, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, Sink, Source,
     SsmStore, Store as StoreModel,
 };
 use crate::policy::trust::Demand;
@@ -288,30 +288,6 @@ impl<'e> Setting<'e> {
                 template.references().flat_map(|part| self.stores_of(part, depth - 1)).collect()
             }
             Some(Source::Template(_)) | None => Vec::new(),
-        }
-    }
-
-    /// Supervision is not in this build; a policy that counts on restarts must not get a plain exec instead.
-    ///
-    /// # Errors
-    /// The policy says `mode = "supervise"`.
-    pub fn refuse_what_only_supervision_has(&self) -> Result<(), Error> {
-        Self::refuse_mode(self.policy.run.mode)
-    }
-
-    /// The same for a mode that an agent has sent.
-    ///
-    /// # Errors
-    /// It is supervision.
-    pub fn refuse_mode(mode: RunMode) -> Result<(), Error> {
-        match mode {
-            RunMode::Exec => Ok(()),
-            RunMode::Supervise => Err(PolicyError::plain(
-                crate::error::Class::Unsupported,
-                "`[run] mode = \"supervise\"` is not supported in this build",
-                Some("write: [run] mode = \"exec\"".into()),
-            )
-            .into()),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The only place with `unsafe`: what has no safe binding, and what must run before Rust's own start-up.
+//! The only place with `unsafe`, here and in the modules below: what has no safe binding, and what must run before Rust's own
+//! start-up.
 //!
 //! - [`Wiping`]: the global allocator. What it frees is zero first, whoever held it: our buffers, serde's, age's, the AWS
 //!   SDK's. Per-type wiping cannot reach copies that a library made.
@@ -13,6 +14,8 @@
 
 pub mod locked;
 pub mod peer;
+pub mod process;
+pub mod signal;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int, c_long};

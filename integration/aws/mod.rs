@@ -22,6 +22,6 @@ mod rotation_refused;
 mod rotation_set;
 mod rotation_stages;
 mod rotator;
-mod scene;
+pub mod scene;
 pub mod tls;
 mod writes;

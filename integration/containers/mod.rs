@@ -48,6 +48,7 @@ fn containers() {
     let start = Instant::now();
     let Some(engine) = Engine::start(image::scene()) else { return };
     image::build(&engine, &binary);
+    supervised::build(&engine);
     println!("\ncontainers: engine and images: {:.1} s", start.elapsed().as_secs_f64());
     // For work on some of them: `VOUCHSAFE_TEST_STEP=stop,zombies`.
     let only = std::env::var("VOUCHSAFE_TEST_STEP").unwrap_or_default();

@@ -20,11 +20,7 @@ pub struct Mode {
 const EXEC: Mode = Mode { name: "exec", image: PLAIN, flags: &[], has_init: false };
 const TINI: Mode = Mode { name: "exec, `docker run --init` (tini)", image: PLAIN, flags: &["--init"], has_init: true };
 
-fn modes(engine: &Engine) -> Vec<Mode> {
-    let mut modes = vec![EXEC, TINI];
-    modes.extend(supervised::mode(engine));
-    modes
-}
+const MODES: [Mode; 3] = [EXEC, TINI, supervised::MODE];
 
 /// Signal and number. systemd in a container wants RTMIN+3, php-fpm QUIT.
 const SIGNALS: [(&str, i32); 3] = [("TERM", 15), ("QUIT", 3), ("RTMIN+3", 37)];
@@ -38,7 +34,7 @@ pub fn the_table(engine: &Engine) {
         "\n| application | `STOPSIGNAL` | mode | `docker stop --time {PATIENCE}` takes | status |\n|---|---|---|---|---|\n"
     );
     for (signal, number) in SIGNALS {
-        for mode in modes(engine) {
+        for mode in MODES {
             let image = format!("stop-{}-{}", mode.image, signal.to_lowercase().replace('+', "-"));
             engine.derive(&image, &format!("FROM {}\nSTOPSIGNAL SIG{signal}\n", mode.image));
             for word in ["handle", "wait"] {
@@ -71,7 +67,7 @@ pub fn the_table(engine: &Engine) {
 /// In exec mode the application is PID 1 and has to wait for what falls to it, as without us.
 pub fn zombies(engine: &Engine) {
     let identity = identity(engine);
-    for mode in modes(engine) {
+    for mode in MODES {
         let container = engine.start_ready(&[mode.flags, &[&identity]].concat(), mode.image, &["/app", "orphans"]);
         let expected = if mode.has_init { 0 } else { 3 };
         eventually(mode.name, || container.zombies() == expected);

@@ -1,9 +1,9 @@
 //! The same images with `run --supervise`: the supervisor is PID 1 and the application is not, so signals without a handler end
 //! it, orphans are waited for, and a rotation restarts it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::engine::{Engine, children, environ};
+use super::engine::{Container, Engine, children, environ};
 use super::image::{CANARY, PLAIN, PREFIX, USER_FLAG, identity, policy};
 use super::stop::Mode;
 use crate::aws::fake::server::eventually;
@@ -12,26 +12,16 @@ use crate::harness::Scene;
 /// `PLAIN` with `--supervise`.
 const IMAGE: &str = "supervised";
 
-/// The row of the tables, with its image built.
-pub fn mode(engine: &Engine) -> Option<Mode> {
-    build(engine).then_some(Mode { name: "supervise", image: IMAGE, flags: &[], has_init: true })
-}
+/// The row of the tables.
+pub const MODE: Mode = Mode { name: "supervise", image: IMAGE, flags: &[], has_init: true };
 
-/// Builds the image. False where this build has no `--supervise` yet.
-fn build(engine: &Engine) -> bool {
-    let help = engine.run(&["--entrypoint=/usr/local/bin/vouchsafe"], PLAIN, &["run", "--help"]);
-    if !help.out().contains("--supervise") {
-        return false;
-    }
+/// Builds the image.
+pub fn build(engine: &Engine) {
     let prefix = PREFIX.replace("\"run\",", "\"run\", \"--supervise\",");
     engine.derive(IMAGE, &format!("FROM {PLAIN}\nENTRYPOINT {prefix}\nCMD [\"/app\", \"wait\"]\n"));
-    true
 }
 
 pub fn as_strict_as_exec(engine: &Engine) {
-    if !build(engine) {
-        return;
-    }
     let identity = identity(engine);
     let restrictions = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none"];
     let flags = [&USER_FLAG[..], &restrictions, &[&identity]].concat();
@@ -51,9 +41,6 @@ pub fn as_strict_as_exec(engine: &Engine) {
 }
 
 pub fn the_status_is_the_childs(engine: &Engine) {
-    if !build(engine) {
-        return;
-    }
     let identity = identity(engine);
     for status in [0, 1, 7, 120, 125, 255] {
         engine.run(&[&identity], IMAGE, &["/app", "exit", &status.to_string()]).expect_status(status);
@@ -69,9 +56,6 @@ pub fn the_status_is_the_childs(engine: &Engine) {
 
 /// One record more than in exec mode, in the same chain.
 pub fn the_end_is_written_down(engine: &Engine) {
-    if !build(engine) {
-        return;
-    }
     let outcome = engine.run(&[&identity(engine)], IMAGE, &["/app", "exit", "7"]).expect_status(7);
     let events: Vec<serde_json::Value> =
         outcome.err().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -82,25 +66,15 @@ pub fn the_end_is_written_down(engine: &Engine) {
     engine.scene.vouchsafe(&["audit", "verify", &collected]).expect_status(0);
 }
 
-/// The lines of a policy that asks for restarts; no two of three replicas restart at the same moment.
-const RESTART: &str = "[run]\nmode = \"supervise\"\nwatch = \"200ms\"\nsplay = \"3s\"\n";
-
-/// Three replicas that look by themselves: after a rotation all have the new value, and never were all of them down.
+/// Three replicas that look by themselves: after a rotation all have the new value, and never were all of them down. Each of them
+/// is down for a moment only, since the new process has fetched before the old one is stopped.
 pub fn three_replicas_and_a_rotation(engine: &Engine) {
     const ROTATED: &str = "canary-after-the-rotation-2b6e";
-    if !build(engine) {
-        return;
-    }
     let scene = Scene::new();
     scene.store(&[("DB_PASSWORD", CANARY)]);
-    let folder = scene.path("policies");
-    let text = policy(|text| text.replace("/etc/vouchsafe/secrets/", "/run/store/") + RESTART);
-    let file = scene.write("policies/api.toml", text.as_bytes()).display().to_string();
-    if !engine.scene.vouchsafe(&["policy", "lint", &file]).status.success() {
-        println!("\ncontainers: restart on change: this build does not know {RESTART:?}");
-        return;
-    }
-    let store = scene.path("store");
+    let text = policy(|text| text.replace("/etc/vouchsafe/secrets/", "/run/store/") + "[run]\nwatch = \"500ms\"\n");
+    scene.write("policies/api.toml", text.as_bytes());
+    let (folder, store) = (scene.path("policies"), scene.path("store"));
     std::fs::create_dir(&store).unwrap();
     std::fs::rename(scene.path("store.age"), store.join("prod.age")).unwrap();
     let mounts = [
@@ -109,29 +83,47 @@ pub fn three_replicas_and_a_rotation(engine: &Engine) {
         format!("--volume={}:/run/secrets/prod-age:ro", scene.path("identity.key").display()),
     ];
     let flags: Vec<&str> = mounts.iter().map(String::as_str).collect();
-    let replicas = [0; 3].map(|_| engine.start_ready(&flags, IMAGE, &["/app", "handle"]));
-    let pids = replicas.each_ref().map(super::engine::Container::pid);
-    let with = |value: &str| {
-        let entry = format!("DB_PASSWORD={value}\0");
-        pids.iter().filter(|pid| children(**pid).iter().any(|child| environ(*child).contains(&entry))).count()
+    let mut replicas = [0; 3].map(|_| engine.start_ready(&flags, IMAGE, &["/app", "handle"]));
+    let pids = replicas.each_ref().map(Container::pid);
+    // What each of them runs with: the old value, the new one, or nothing at this moment.
+    let look = || {
+        pids.map(|pid| {
+            let environs: String = children(pid).into_iter().map(environ).collect();
+            [CANARY, ROTATED].into_iter().find(|value| environs.contains(&format!("DB_PASSWORD={value}\0")))
+        })
     };
-    assert_eq!(with(CANARY), 3);
+    assert_eq!(look(), [Some(CANARY); 3]);
     let start = Instant::now();
     scene.store(&[("DB_PASSWORD", ROTATED)]);
     std::fs::rename(scene.path("store.age"), store.join("prod.age")).unwrap();
-    let (mut least, mut first) = (3, None);
+    let (mut least, mut last_old, mut first_new) = (3, [Duration::ZERO; 3], [None; 3]);
     eventually("three restarts", || {
-        let (old, new) = (with(CANARY), with(ROTATED));
-        least = least.min(old + new);
-        if new > 0 {
-            first.get_or_insert_with(|| start.elapsed());
+        let (seen, now) = (look(), start.elapsed());
+        least = least.min(seen.iter().flatten().count());
+        for (replica, value) in seen.iter().enumerate() {
+            match value {
+                Some(CANARY) => last_old[replica] = now,
+                Some(_) if first_new[replica].is_none() => first_new[replica] = Some(now),
+                _ => {}
+            }
         }
-        new == 3
+        seen == [Some(ROTATED); 3]
     });
+    let new = first_new.map(Option::unwrap);
+    let gaps: Vec<u128> = new.iter().zip(last_old).map(|(new, old)| (*new - old).as_millis()).collect();
     println!(
-        "\ncontainers: restart on change: the first after {:.1} s, all 3 after {:.1} s, at least {least} running",
-        first.unwrap_or_default().as_secs_f64(),
-        start.elapsed().as_secs_f64()
+        "\ncontainers: restart on change: new values {:?} ms after the rotation, {gaps:?} ms between old and new, at least {least} running",
+        new.map(|at| at.as_millis())
     );
     assert!(least >= 1, "all were down at once");
+    // Each is the same container, and has become ready again.
+    for (replica, pid) in replicas.iter_mut().zip(pids) {
+        replica.read_until("signal 15\n");
+        replica.read_until("ready\n");
+        assert_eq!(replica.pid(), pid);
+        let log = engine.docker(&["logs", &replica.name]).expect_status(0).err().to_owned();
+        assert!(log.contains("\"child.restarting\"") && !log.contains(ROTATED) && !log.contains(CANARY), "{log}");
+        let collected = scene.write("restarted.jsonl", log.as_bytes()).display().to_string();
+        engine.scene.vouchsafe(&["audit", "verify", &collected]).expect_status(0);
+    }
 }

@@ -245,6 +245,11 @@ impl Drop for Postgres {
     }
 }
 
+/// Their client itself: what lies in PATH is Debian's wrapper of it, in Perl.
+pub fn client() -> PathBuf {
+    programs().unwrap().join("psql")
+}
+
 /// Whether somebody else's client gets in with a URL.
 pub fn logs_in(url: &str) -> bool {
     let output = Command::new("psql").args(["-X", "-w", "-c", "SELECT 1", url]).env_clear().output().unwrap();

@@ -38,7 +38,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(5);
 
 impl Proxy {
     /// Loses as `loss` says at the first message of a client that holds `word`.
@@ -68,6 +68,11 @@ impl Proxy {
             }
         });
         Self { port, shared }
+    }
+
+    /// The loss is to come again; whether the one before has come.
+    pub fn arm(&self) -> bool {
+        !self.shared.is_armed.swap(true, Ordering::SeqCst)
     }
 
     /// How often the statement came by.

@@ -5,35 +5,29 @@
 //! values arrive in buffers that are wiped; and only what an agent has released becomes a [`Received`].
 
 use std::convert::Infallible;
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(super) use connection::Connection;
+pub use errand::Received;
+use errand::{Errand, Taken};
 pub use error::ClientError;
+use report::Report;
 
-use super::connect::connect;
-use super::failure::Failure;
-use super::protocol::reply::{Granted, Refusal, Reply};
-use super::protocol::request::{Ask, CommandClaim, Request};
-use super::protocol::{HEADER, LARGEST_REPLY, body_length, decode_reply, encode_request};
-use crate::audit::{Released, SecretNote};
-use crate::caller::Names;
+use super::protocol::request::Purpose;
 use crate::child::command::Command;
-use crate::child::exec::exec;
+use crate::child::supervise::{Next, supervise};
 use crate::cli;
-use crate::error::{Class, Error};
-use crate::inject::{ChildEnv, Limits, ParentEnv, inject};
-use crate::name::VariableName;
-use crate::policy::eval::Pin;
-use crate::policy::model::{HostFile, RunMode, Sink};
-use crate::resolve::{Resolved, Value};
-use crate::secret::Secret;
-use crate::setting::{self, Setting};
-use crate::sys::{self, peer};
+use crate::error::Error;
+use crate::inject::ParentEnv;
+use crate::policy::model::{HostFile, RunRules};
+use crate::{setting, sys};
 
+mod connection;
+mod errand;
 mod error;
+mod report;
 
 /// Where an agent is looked for where nothing says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/vouchsafe/agent.sock";
@@ -80,40 +74,6 @@ pub fn choose(options: &cli::Run, parent: &ParentEnv, host: &HostFile) -> Result
     }
 }
 
-/// What an agent has released. Made only from its answer. No `Debug`: it holds plaintext.
-pub struct Received {
-    values: Vec<Value>,
-}
-
-impl Received {
-    fn of(granted: &Granted<'_>) -> Result<Self, ClientError> {
-        let mut values: Vec<Value> = Vec::with_capacity(granted.values.len());
-        for value in &granted.values {
-            let name = VariableName::new(value.name).map_err(|_| ClientError::Senseless)?;
-            // Sorted, so that no name comes twice.
-            if values.last().is_some_and(|last| last.name >= name) {
-                return Err(ClientError::Senseless);
-            }
-            let stage = value.stage.map(|stage| crate::policy::model::Stage::from(stage).word());
-            let note = SecretNote {
-                name: name.to_string(),
-                version: value.version,
-                stage,
-                stale_seconds: value.stale_seconds,
-                ..SecretNote::default()
-            };
-            values.push(Value { name, secret: Secret::new(value.bytes.0.to_vec()), note });
-        }
-        Ok(Self { values })
-    }
-
-    /// The values.
-    #[must_use]
-    pub(crate) fn into_values(self) -> Vec<Value> {
-        self.values
-    }
-}
-
 /// Proof that an agent has written the release down. Made only from its answer.
 pub struct ReleasedByAgent(());
 
@@ -127,160 +87,59 @@ pub fn run(options: cli::Run, parent: &ParentEnv, host: &HostFile, socket: &Path
     sys::end_on_signals();
     let wanted = setting::wanted(&options.selection, parent)?;
     let environment = wanted.environment.ok_or(ClientError::NoEnvironment)?;
-    let mut command = Command::look_up(options.command, parent.get("PATH"))?;
-    let mut agent = Connection::open(socket, host)?;
-    let terminal = rustix::termios::ttyname(std::io::stdin().as_fd(), Vec::new()).ok();
-    let mut ask = Ask {
-        environment,
-        service: wanted.service,
-        only: options.only,
-        command: Some(claim(&command)),
-        parent: std::os::unix::process::parent_id(),
-        terminal: terminal.map(|name| name.to_string_lossy().into_owned()),
-        subscribe: false,
-    };
-    let mut body = agent.ask(&Request::Resolve(ask.clone()))?;
-    if matches!(decode_reply(body.expose()), Ok(Reply::Refused(Refusal::DigestWanted))) {
-        command.take_digest()?;
-        ask.command = Some(claim(&command));
-        body = agent.ask(&Request::Resolve(ask.clone()))?;
+    let errand = Errand { environment, service: wanted.service, only: options.only, socket, host };
+    let mut command = Command::look_up(options.command.clone(), parent.get("PATH"))?;
+    let purpose = if options.supervise { Purpose::Supervise } else { Purpose::Become };
+    let (agent, body) = errand.ask(&mut command, purpose)?;
+    match errand.take(body, &command, parent, None)? {
+        Taken::Ready(ready) => Err(ready.become_command(agent, &command)),
+        Taken::Unusable(error) => Err(agent.tell_unused(error)),
+        Taken::Supervised(rules) => {
+            drop(agent);
+            supervised(&errand, &rules, command, options.command, parent)
+        }
+        Taken::Unchanged => Err(ClientError::Senseless.into()),
     }
-    let granted = match decode_reply(body.expose()).map_err(ClientError::Frame)? {
-        Reply::Granted(granted) => granted,
-        Reply::Refused(refusal) => return Err(refused(refusal, &ask, socket, host)),
-        Reply::Done(_) | Reply::Status(_) => return Err(ClientError::Senseless.into()),
-    };
-    let pin = granted.pin.into();
-    let prepared = prepare(&granted, &command, pin, parent);
-    drop(body);
-    let error = match prepared {
-        Ok((environment, proof)) => exec(&command, pin, Released::by_agent(environment, &proof)).into(),
-        Err(error) => error,
-    };
-    agent.tell_unused(&error);
-    Err(error)
 }
 
-/// The child's environment, by the rules that the agent has sent.
-fn prepare(
-    granted: &Granted<'_>,
-    command: &Command,
-    pin: Pin,
+/// The same, in a process of its own, which this one stays with. It asks for itself: nothing secret ever is in this one.
+fn supervised(
+    errand: &Errand<'_>,
+    rules: &RunRules,
+    mut command: Command,
+    words: Vec<OsString>,
     parent: &ParentEnv,
-) -> Result<(ChildEnv, ReleasedByAgent), Error> {
-    Setting::refuse_mode(RunMode::from(granted.run.mode))?;
-    command.check_pin(pin)?;
-    let (rules, own) = granted.child.rules().map_err(ClientError::Frame)?;
-    let resolved = Resolved::of_agent(Received::of(granted)?);
-    let limits = Limits { stack: rustix::process::getrlimit(rustix::process::Resource::Stack).current };
-    let environment = inject(parent, &rules, &own, &resolved, command.argv(), limits)?;
-    Ok((environment, ReleasedByAgent(())))
-}
-
-fn claim(command: &Command) -> CommandClaim {
-    let facts = command.facts();
-    let sha256 = facts.sha256.as_deref().map(|text| {
-        let mut digest = [0; 32];
-        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap_or_default(), 16).unwrap_or_default();
-        }
-        digest
-    });
-    let arguments = u32::try_from(command.argv().len().saturating_sub(1)).unwrap_or(u32::MAX);
-    CommandClaim { found: facts.found, canonical: facts.canonical, arguments, sha256 }
-}
-
-fn refused(refusal: Refusal, ask: &Ask, socket: &Path, host: &HostFile) -> Error {
-    let log = host.sinks.iter().find_map(|sink| match sink {
-        Sink::File { path, .. } => Some(path.clone()),
-        Sink::Fd(_) | Sink::Stderr => None,
-    });
-    match refusal {
-        Refusal::Failed { class, message, hint } => {
-            let class = Class::ALL.into_iter().find(|known| known.word() == class).unwrap_or(Class::Internal);
-            // The agent is trusted with our secrets, so with a line on the terminal too; escaped all the same.
-            let message = crate::name::escape(&format!("agent: {message}"));
-            Failure { class, message, hint: hint.map(|hint| crate::name::escape(&hint)) }.into()
-        }
-        Refusal::Denied | Refusal::DigestWanted => {
-            let (environment, service) = (ask.environment.clone(), ask.service.clone());
-            ClientError::Denied { socket: socket.to_owned(), environment, service, log }.into()
-        }
-        Refusal::Busy => ClientError::Busy(socket.to_owned()).into(),
-        Refusal::Malformed | Refusal::NotOffered => ClientError::NotUnderstood.into(),
+) -> Result<Infallible, Error> {
+    let book = Box::new(Report::new(errand, &command));
+    let mut worker = supervise(book, rules, parent.get("NOTIFY_SOCKET"))?;
+    let parent = worker.hand_on(parent);
+    if worker.is_later() {
+        // What was looked at is from before.
+        command = Command::look_up(words, parent.get("PATH"))?;
     }
-}
-
-/// A connection to an agent that is one.
-pub(super) struct Connection {
-    stream: UnixStream,
-    socket: PathBuf,
-}
-
-impl Connection {
-    /// Connects, and checks who listens there before anything is said.
-    pub(super) fn open(socket: &Path, host: &HostFile) -> Result<Self, ClientError> {
-        let failed = |doing, error| ClientError::Io { socket: socket.to_owned(), doing, error };
-        let stream = connect(socket, PATIENCE).map_err(|error| failed("reach", error))?;
-        let listens = peer::credentials(&stream).map_err(|error| failed("look at", error))?;
-        let own = rustix::process::geteuid().as_raw();
-        let is_named = || {
-            host.agent
-                .user
-                .as_ref()
-                .is_some_and(|user| user.is(listens.uid, Names::default().user(listens.uid).as_deref()))
-        };
-        if listens.uid != 0 && listens.uid != own && !is_named() {
-            return Err(ClientError::Stranger { socket: socket.to_owned(), uid: listens.uid });
+    let purpose = worker.looks_for_other_than().map_or(Purpose::Child, |has| Purpose::Look { has });
+    let (mut agent, body) = errand.ask(&mut command, purpose)?;
+    let ready = match errand.take(body, &command, &parent, Some(&mut worker))? {
+        Taken::Ready(ready) => ready,
+        Taken::Unusable(error) => return Err(agent.tell_unused(error)),
+        Taken::Unchanged => {
+            worker.has_seen_no_change();
+            sys::exit_now(0);
         }
-        stream.set_read_timeout(Some(ANSWER)).map_err(|error| failed("use", error))?;
-        Ok(Self { stream, socket: socket.to_owned() })
+        Taken::Supervised(_) => return Err(ClientError::Senseless.into()),
+    };
+    if matches!(ready.next, Some(Next::Done(_))) || !worker.may_execute() {
+        agent.tell_compared();
+        sys::exit_now(0);
     }
-
-    /// Sends a request and takes the body of the reply, in a buffer that does not grow and is wiped.
-    pub(super) fn ask(&mut self, request: &Request) -> Result<Secret, ClientError> {
-        let frame = encode_request(request).map_err(ClientError::Frame)?;
-        // An agent that has no room says so and closes, perhaps before it has read: its word is there all the same.
-        let sent = self.stream.write_all(&frame);
-        let answer = self.read();
-        match (sent, answer) {
-            (_, Ok(body)) => Ok(body),
-            (Err(error), Err(_)) => Err(self.failed("ask", error)),
-            (Ok(()), Err(error)) => Err(error),
-        }
-    }
-
-    fn read(&mut self) -> Result<Secret, ClientError> {
-        let mut header = [0; HEADER];
-        self.stream.read_exact(&mut header).map_err(|error| self.failed("hear", error))?;
-        let length = body_length(header, LARGEST_REPLY).map_err(ClientError::Frame)?;
-        let mut body = vec![0; length];
-        let read = self.stream.read_exact(&mut body);
-        let body = Secret::new(body);
-        read.map_err(|error| self.failed("hear", error))?;
-        Ok(body)
-    }
-
-    /// Tells the agent that what it released reached no child. If it does not hear it, the log says released: that is true.
-    fn tell_unused(&mut self, error: &Error) {
-        let request = Request::Unused { class: error.class().word().to_owned() };
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap_or_default();
-        self.ask(&request).map(drop).unwrap_or_default();
-    }
-
-    fn failed(&self, doing: &'static str, error: std::io::Error) -> ClientError {
-        if error.kind() == ErrorKind::UnexpectedEof {
-            return ClientError::Closed(self.socket.clone());
-        }
-        ClientError::Io { socket: self.socket.clone(), doing, error }
-    }
+    let error = ready.become_command(agent, &command);
+    worker.did_not_execute();
+    Err(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::protocol::reply::{Plain, Value as WireValue};
-    use crate::agent::protocol::rules::*;
 
     fn options(words: &[&str]) -> cli::Run {
         let words = ["vouchsafe", "run"].iter().chain(words).chain(&["--", "true"]).map(Into::into);
@@ -324,34 +183,8 @@ mod tests {
         ] {
             assert_eq!(way(words, variables, &host(socket)).unwrap(), expected, "{words:?} {variables:?} {socket}");
         }
-        let both = ["--agent", "--no-agent"].map(std::ffi::OsString::from);
+        let both = ["--agent", "--no-agent"].map(OsString::from);
         let words = ["vouchsafe", "run"].map(Into::into).into_iter().chain(both).chain(["--", "x"].map(Into::into));
         assert!(cli::parse(words).is_err());
-    }
-
-    #[test]
-    fn what_is_received_is_checked_again() {
-        let value = |name| WireValue { name, bytes: Plain(b"v"), version: None, stage: None, stale_seconds: Some(3) };
-        let granted = |values| Granted {
-            policy: [0; 32],
-            access: [0; 8],
-            pin: PinWire::None,
-            child: ChildWire {
-                inherit: InheritWire::All,
-                set: Vec::new(),
-                aws_role: AwsRoleWire::Pass,
-                on_collision: CollisionWire::Error,
-                identities: Vec::new(),
-            },
-            run: RunWire { mode: ModeWire::Exec, deadline: 1, on_change: OnChangeWire::Ignore, grace: 1 },
-            values,
-        };
-        let received = Received::of(&granted(vec![value("A"), value("B")])).map(Received::into_values);
-        let received = received.unwrap_or_default();
-        assert_eq!(received.iter().map(|value| value.name.as_str()).collect::<Vec<_>>(), ["A", "B"]);
-        assert!(received.iter().all(|value| value.note.stale_seconds == Some(3)));
-        for wrong in [vec![value("A"), value("A")], vec![value("B"), value("A")], vec![value("A=B")]] {
-            assert!(matches!(Received::of(&granted(wrong)), Err(ClientError::Senseless)));
-        }
     }
 }

@@ -28,6 +28,8 @@ macro_rules! words {
 words!(
     /// What happened.
     Event {
+        /// Fetched to see whether something changed; nothing was handed over.
+        AccessCompared = "access.compared",
         /// The policy does not grant what was asked.
         AccessDenied = "access.denied",
         /// What was granted could not be fetched or put together; nothing was released.
@@ -50,6 +52,8 @@ words!(
         Quarantined = "audit.quarantined",
         /// A supervised child has ended.
         ChildExited = "child.exited",
+        /// A supervised child is going to be stopped and started with new values. Written before it is.
+        ChildRestarting = "child.restarting",
         /// The policy was read again, or another one took effect.
         PolicyLoaded = "policy.loaded",
         /// A policy was not accepted.

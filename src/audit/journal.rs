@@ -11,11 +11,12 @@ use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::record::{Author, Draft, Lists, Statement};
+use super::record::{Author, Detail, Draft, Lists, Statement};
 use super::sink_file::FileSink;
 use super::sink_stream::StreamSink;
 use super::{
-    Assurance, AuditError, Context, Event, OpenSink, Outcome, Permit, Released, SecretNote, asked_for, new_access,
+    Assurance, AuditError, Context, End, Event, OpenSink, Outcome, Permit, Released, SecretNote, asked_for, ended,
+    new_access,
 };
 use crate::policy::eval::Grant;
 use crate::policy::model::Sink;
@@ -36,18 +37,19 @@ pub struct Journal {
 pub struct Access {
     journal: Journal,
     context: Arc<Context>,
-    id: String,
+    id: super::Access,
     request_ids: Vec<String>,
 }
 
 /// A record on its way to the writer.
 struct Entry {
     context: Arc<Context>,
-    access: String,
+    access: super::Access,
     event: Event,
     outcome: Outcome,
     reason: Option<String>,
     lists: Lists,
+    detail: Option<Detail>,
     written: oneshot::Sender<Result<(), AuditError>>,
 }
 
@@ -73,6 +75,12 @@ impl Journal {
     pub fn access(&self, context: Arc<Context>) -> Result<Access, AuditError> {
         Ok(Access { journal: self.clone(), context, id: new_access()?, request_ids: Vec::new() })
     }
+
+    /// Goes on with the records of an access, as somebody names it.
+    #[must_use]
+    pub fn go_on(&self, access: super::Access, context: Arc<Context>) -> Access {
+        Access { journal: self.clone(), context, id: access, request_ids: Vec::new() }
+    }
 }
 
 impl Access {
@@ -85,7 +93,7 @@ impl Access {
 
     /// What ties its records together.
     #[must_use]
-    pub fn id(&self) -> &str {
+    pub fn id(&self) -> &super::Access {
         &self.id
     }
 
@@ -99,7 +107,7 @@ impl Access {
     /// # Errors
     /// A sink did not take the record: there is no access.
     pub async fn request<'p>(&mut self, grant: Grant<'p>) -> Result<Permit<'p>, AuditError> {
-        self.append(Event::AccessRequested, Outcome::Allowed, None, asked_for(&grant)).await?;
+        self.append(Event::AccessRequested, Outcome::Allowed, None, asked_for(&grant), None).await?;
         Ok(Permit { grant })
     }
 
@@ -108,7 +116,7 @@ impl Access {
     /// # Errors
     /// A sink did not take the record: `what` is dropped.
     pub async fn release<T>(&mut self, what: T, secrets: &[SecretNote]) -> Result<Released<T>, AuditError> {
-        self.append(Event::AccessReleased, Outcome::Succeeded, None, Lists::notes(secrets)).await?;
+        self.append(Event::AccessReleased, Outcome::Succeeded, None, Lists::notes(secrets), None).await?;
         Ok(Released { inner: what })
     }
 
@@ -123,7 +131,16 @@ impl Access {
         reason: Option<String>,
         secrets: &[SecretNote],
     ) -> Result<(), AuditError> {
-        self.append(event, outcome, reason, Lists::notes(secrets)).await
+        self.append(event, outcome, reason, Lists::notes(secrets), None).await
+    }
+
+    /// Writes down how a supervised child ended, as its supervisor says.
+    ///
+    /// # Errors
+    /// A sink did not take the record.
+    pub async fn child_exited(&mut self, pid: u32, end: End) -> Result<(), AuditError> {
+        let (outcome, detail) = ended(pid, end);
+        self.append(Event::ChildExited, outcome, None, Lists::default(), Some(detail)).await
     }
 
     async fn append(
@@ -132,13 +149,14 @@ impl Access {
         outcome: Outcome,
         reason: Option<String>,
         mut lists: Lists,
+        detail: Option<Detail>,
     ) -> Result<(), AuditError> {
         for id in self.request_ids.drain(..) {
             lists.request(&id);
         }
         let (written, answer) = oneshot::channel();
         let (context, access) = (Arc::clone(&self.context), self.id.clone());
-        let entry = Entry { context, access, event, outcome, reason, lists, written };
+        let entry = Entry { context, access, event, outcome, reason, lists, detail, written };
         self.journal.entries.send(entry).await.map_err(|_| AuditError::Ended)?;
         answer.await.unwrap_or(Err(AuditError::Ended))
     }
@@ -210,12 +228,12 @@ impl Writer {
 
 impl Entry {
     fn author(&self) -> Author<'_> {
-        Author { context: &self.context, access: &self.access }
+        Author { context: &self.context, access: &self.access.0 }
     }
 
     fn draft(&self, now: SystemTime) -> Draft<'_> {
-        let statement =
-            Statement { event: self.event, outcome: self.outcome, reason: self.reason.as_deref(), detail: None };
+        let (reason, detail) = (self.reason.as_deref(), self.detail.as_ref());
+        let statement = Statement { event: self.event, outcome: self.outcome, reason, detail };
         Draft::new(&self.author(), statement, &self.lists, now)
     }
 }

@@ -42,7 +42,7 @@ use crate::agent::client::ReleasedByAgent;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;
 use crate::policy::model::{Binding, Sink, Source};
-use record::{Author, Draft, Lists, SecretEntry, Statement};
+use record::{Author, Detail, Draft, Lists, SecretEntry, Statement};
 use sink_file::FileSink;
 use sink_stream::StreamSink;
 
@@ -96,12 +96,45 @@ pub struct SecretNote {
 pub struct Auditor {
     sinks: Vec<OpenSink>,
     context: Context,
-    /// Ties the records of one access together.
-    access: String,
+    access: Access,
     /// For the next record.
     request_ids: Vec<String>,
     /// For the record of the next request.
     remark: Option<String>,
+}
+
+/// Ties the records of one access together, also those of two processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access(String);
+
+impl Access {
+    /// The access that another process or the agent gave this number.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8; 8]) -> Self {
+        Self(format!("{:016x}", u64::from_be_bytes(*bytes)))
+    }
+
+    /// Its number, as records have it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 8] {
+        // 16 hexadecimal digits: it is made by `of_bytes` only.
+        u64::from_str_radix(&self.0, 16).unwrap_or_default().to_be_bytes()
+    }
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Status(u8),
+    /// Of this signal.
+    Signal(i32),
 }
 
 enum OpenSink {
@@ -263,6 +296,26 @@ impl Auditor {
         Ok(())
     }
 
+    /// The access that the next records belong to.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The records that follow belong to an access that another process began.
+    pub fn belong_to(&mut self, access: &Access) {
+        self.access = access.clone();
+    }
+
+    /// Writes down how a supervised child ended.
+    ///
+    /// # Errors
+    /// A sink did not take the record.
+    pub fn child_exited(&mut self, pid: u32, end: End) -> Result<(), AuditError> {
+        let (outcome, detail) = ended(pid, end);
+        self.append_detail(Event::ChildExited, outcome, None, Lists::default(), Some(&detail))
+    }
+
     /// The next record carries these ids of AWS requests, by which it is found in CloudTrail.
     pub fn note_request_ids(&mut self, ids: impl IntoIterator<Item = String>) {
         self.request_ids.extend(ids);
@@ -370,18 +423,23 @@ impl Auditor {
         })
     }
 
-    fn append(
+    fn append(&mut self, event: Event, outcome: Outcome, reason: Option<&str>, lists: Lists) -> Result<(), AuditError> {
+        self.append_detail(event, outcome, reason, lists, None)
+    }
+
+    fn append_detail(
         &mut self,
         event: Event,
         outcome: Outcome,
         reason: Option<&str>,
         mut lists: Lists,
+        detail: Option<&Detail>,
     ) -> Result<(), AuditError> {
         for id in self.request_ids.drain(..) {
             lists.request(&id);
         }
-        let author = Author { context: &self.context, access: &self.access };
-        let statement = Statement { event, outcome, reason, detail: None };
+        let author = Author { context: &self.context, access: &self.access.0 };
+        let statement = Statement { event, outcome, reason, detail };
         let draft = Draft::new(&author, statement, &lists, SystemTime::now());
         self.sinks.iter_mut().try_for_each(|sink| match sink {
             OpenSink::File(file) => file.write(&author, std::slice::from_ref(&draft)),
@@ -390,10 +448,17 @@ impl Auditor {
     }
 }
 
-fn new_access() -> Result<String, AuditError> {
-    let mut out = Vec::with_capacity(16);
-    chain::push_hex(&mut out, &sink_file::random::<8>()?);
-    Ok(String::from_utf8_lossy(&out).into_owned())
+fn ended(pid: u32, end: End) -> (Outcome, Detail) {
+    let (outcome, status, signal) = match end {
+        End::Status(0) => (Outcome::Succeeded, Some(0), None),
+        End::Status(status) => (Outcome::Failed, Some(status), None),
+        End::Signal(signal) => (Outcome::Failed, None, Some(signal)),
+    };
+    (outcome, Detail::Child { pid, status, signal })
+}
+
+fn new_access() -> Result<Access, AuditError> {
+    Ok(Access::of_bytes(&sink_file::random::<8>()?))
 }
 
 /// The secrets of a grant, before anything is known but the policy.

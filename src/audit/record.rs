@@ -30,12 +30,26 @@ pub(super) struct Statement<'a> {
     pub(super) detail: Option<&'a Detail>,
 }
 
-/// What only the file sink's own records say.
+/// What only the file sink's own records say, and the one about the end of a child.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Detail {
-    Expected { seq: u64, hash: String },
-    Quarantined { offset: u64, length: u64, sha256: String },
+    Child {
+        pid: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u8>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+    },
+    Expected {
+        seq: u64,
+        hash: String,
+    },
+    Quarantined {
+        offset: u64,
+        length: u64,
+        sha256: String,
+    },
 }
 
 /// The lists of a record, in the order in which they are written.

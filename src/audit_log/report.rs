@@ -114,7 +114,7 @@ pub(super) fn report(options: &cli::AuditReport, parent: &ParentEnv) -> Result<(
     let since = options.since.instant(SystemTime::now());
     let service = policy.service.as_ref().map(ToString::to_string);
     let mut history = History::new(principal.uid, policy.environment.as_str(), service.as_deref(), since.clone());
-    let sum = sources.read(|record| history.record(record))?;
+    let sum = sources.read(History::EVENTS, |record| history.record(record))?;
     let (reads, refused) = history.finish();
     let report = PrincipalReport {
         uid: principal.uid,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use crate::audit::Event;
 use crate::audit::read::{Counts, Logs, Reader, Record, Seen, open};
 use crate::audit::verify::Unreadable;
 use crate::cli::UsageError;
@@ -54,12 +55,12 @@ impl Sources {
         Ok(Self { paths, compressed, are_found: true })
     }
 
-    /// Reads all of them, record by record.
+    /// Reads all of them, and hands out the records of these events.
     ///
     /// # Errors
     /// A named log, or every found one, cannot be read; one is no log.
-    pub(super) fn read(&self, mut visit: impl FnMut(&Record<'_>)) -> Result<Sum, Error> {
-        let mut reader = Reader::default();
+    pub(super) fn read(&self, events: &'static [Event], mut visit: impl FnMut(&Record<'_>)) -> Result<Sum, Error> {
+        let mut reader = Reader::only(events);
         let mut visit = |seen: Seen<'_>| {
             if let Seen::Record(record, _) = seen {
                 visit(record);

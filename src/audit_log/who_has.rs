@@ -115,7 +115,7 @@ pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), E
         since: options.since.map(|when| when.instant(SystemTime::now())),
     };
     let mut holders = Holders::new(options.wanted.clone(), scope, Processes::here());
-    let sum = sources.read(|record| holders.record(record))?;
+    let sum = sources.read(Holders::EVENTS, |record| holders.record(record))?;
     let mut items = holders.finish();
     if options.stale {
         for item in &mut items {
@@ -132,7 +132,7 @@ pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), E
     }
     match (options.stale, sum.unread.into_iter().next()) {
         (true, Some((path, why))) => Err(Unread { path, why }.into()),
-        (true, None) => Stale::of(options.wanted.name.as_str(), &items).map_or(Ok(()), |stale| Err(stale.into())),
+        (true, None) => Stale::of(options, &items).map_or(Ok(()), |stale| Err(stale.into())),
         (false, _) => Ok(()),
     }
 }
@@ -264,16 +264,19 @@ struct Stale {
     unknown: usize,
     /// The first ones that run.
     pids: Vec<u32>,
+    /// The command that looks again.
+    again: String,
 }
 
 impl Stale {
-    fn of(name: &str, items: &[Item]) -> Option<Self> {
+    fn of(options: &cli::WhoHas, items: &[Item]) -> Option<Self> {
         let stale: Vec<&Holder> =
             items.iter().flat_map(|item| item.holders.iter().filter(|holder| item.is_stale(holder))).collect();
         let running: Vec<u32> =
             stale.iter().filter(|holder| holder.life == Life::Running).map(|holder| holder.pid).collect();
         (!stale.is_empty()).then(|| Self {
-            name: name.to_owned(),
+            name: options.wanted.name.to_string(),
+            again: again(options),
             running: running.len(),
             unknown: stale.len() - running.len(),
             pids: running.into_iter().take(8).collect(),
@@ -303,13 +306,29 @@ impl Cause for Stale {
     }
 
     fn hint(&self) -> Option<String> {
-        let again = format!("vouchsafe audit who-has {} --stale", self.name);
+        let again = &self.again;
         let pids: Vec<String> = self.pids.iter().map(ToString::to_string).collect();
         Some(match self.pids.is_empty() {
             true => format!("{again}   # where they run; or --since, if they ended long ago"),
             false => format!("ps -fp {}   # restart them, then look again: {again}", pids.join(",")),
         })
     }
+}
+
+/// The same question once more.
+fn again(options: &cli::WhoHas) -> String {
+    let cli::Selection { env, service, policy } = &options.selection;
+    let version = options.wanted.version.map(|version| format!("@{version}"));
+    let files: String = options.files.iter().map(|path| format!(" {}", show(path))).collect();
+    let option = |name: &str, text: Option<String>| text.map(|text| format!(" --{name} {text}")).unwrap_or_default();
+    format!(
+        "vouchsafe audit who-has {}{}{files} --stale{}{}{}",
+        options.wanted.name,
+        version.unwrap_or_default(),
+        option("env", env.as_ref().map(ToString::to_string)),
+        option("service", service.as_ref().map(ToString::to_string)),
+        option("policy", policy.as_deref().map(show)),
+    )
 }
 
 /// A log that could tell of a process was not read.

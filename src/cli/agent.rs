@@ -31,8 +31,13 @@ pub struct Serve {
     /// The host file. Default: /etc/vouchsafe/host.toml.
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
-    /// Answer /livez, /readyz and /metrics here: unix:PATH, 127.0.0.1:PORT or [::1]:PORT.
-    #[arg(long, value_name = "ADDRESS")]
+    // Not a comment for rustdoc, which takes the brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "Answer /livez, /readyz and /metrics here: unix:PATH, 127.0.0.1:PORT or [::1]:PORT"
+    )]
+    #[allow(missing_docs)]
     pub health: Option<Address>,
 }
 

@@ -64,7 +64,7 @@ impl From<ErrorFormat> for Format {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fetch, decrypt, inject, and become the command.
+    /// Fetch, decrypt, inject, and become the command, or its supervisor.
     Run(Run),
     /// Is this policy valid, reachable, complete, due? Shows no value.
     Check(Check),
@@ -129,6 +129,9 @@ pub struct Run {
     /// Whether to go through the agent.
     #[command(flatten)]
     pub through: agent::Through,
+    /// Stay as the parent of the command, pass signals on and end as it ends, instead of becoming it. Also `[run] mode`.
+    #[arg(long)]
+    pub supervise: bool,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -323,7 +326,7 @@ pub enum Policy {
         /// The policy file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// The host file whose [trust] counts. Default: /etc/vouchsafe/host.toml.
+        /// The host file whose `[trust]` counts. Default: /etc/vouchsafe/host.toml.
         #[arg(long, value_name = "FILE")]
         host: Option<PathBuf>,
     },

@@ -316,7 +316,7 @@ type = "stderr"
         let text = iam(IamFor::Run);
         for part in [
             r#""Action":["ssm:GetParameters"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/admin_url","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/apart","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/db_url","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/rotated","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/staged"]"#,
-            r#""Action":["ssm:GetParameterHistory"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/apart","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/rotated","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/staged"]"#,
+            r#""Action":["ssm:GetParameterHistory"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/rotated","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/staged"]"#,
             r#""Action":["ssm:GetParametersByPath"],"Effect":"Allow","Resource":["arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/features","arn:aws:ssm:eu-west-1:111122223333:parameter/prod/api/features/*"]"#,
             r#""kms:ViaService":"ssm.eu-west-1.amazonaws.com""#,
             r#""kms:ResourceAliases":"alias/aws/ssm""#,

@@ -45,6 +45,7 @@ use crate::inspect::{describe_source, note_of};
 use crate::name::{StoreName, VariableName, escape, show};
 use crate::policy::model::{Apply, Generate, Roles, Rotation};
 use crate::setting::Setting;
+use crate::store::StoreErrorKind;
 use crate::store::stages::{Holder, Stages};
 use crate::{caller, change, cli, output, sys};
 
@@ -133,8 +134,7 @@ impl<'s> Run<'s, '_> {
                 Err(error) => Err((error, false)),
             };
             if let Err((error, is_begun)) = done {
-                let is_slow = error.class() == Class::Store && start.elapsed() >= self.setting.policy.run.deadline;
-                if error.class() == Class::Busy || is_slow {
+                if error.class() == Class::Store && start.elapsed() >= self.setting.policy.run.deadline {
                     self.refused.insert(&candidate.item.store);
                 }
                 self.note_failure(candidate.name, error, is_begun);
@@ -158,8 +158,13 @@ impl<'s> Run<'s, '_> {
         let public = RefCell::new(None);
         let mut scribe = Scribe::new(&mut self.auditor, setting, note, (intent, self.options.json), &public);
         let (means, holder, author) = (&mut self.means, &self.holder, &self.author);
+        // The store is; a target that somebody else is at keeps no other secret from being rotated.
+        let mut is_held = false;
         let outcome = opened(&mut self.stores, setting, &item.store).and_then(|store| {
-            store.hold(holder, setting.deadline())?;
+            if let Err(error) = store.hold(holder, setting.deadline()) {
+                is_held = matches!(error.kind, StoreErrorKind::Held(_));
+                return Err(error.into());
+            }
             means.fetch(setting, &permit, &names)?;
             let means = &*means;
             let mut target = bind::target(setting, name, rotation, means)?;
@@ -186,6 +191,9 @@ impl<'s> Run<'s, '_> {
         self.has_said |= scribe.has_said;
         self.signal = scribe.signal;
         self.means.forget(policy, &item.store, &item.item);
+        if is_held {
+            self.refused.insert(&item.store);
+        }
         outcome.map(drop).map_err(|error| (error, scribe.is_begun))
     }
 

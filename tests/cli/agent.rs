@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use vouchsafe::agent::protocol::reply::{Refusal, Reply};
-use vouchsafe::agent::protocol::request::{Ask, Request};
+use vouchsafe::agent::protocol::request::{Ask, Purpose, Request};
 use vouchsafe::agent::protocol::{HEADER, decode_reply, encode_request};
 use vouchsafe::name::EnvironmentName;
 
@@ -88,7 +88,7 @@ fn answer_for(agent: &Agent<'_>, environment: &str, only: Option<&str>) -> Vec<u
         command: None,
         parent: 1,
         terminal: None,
-        subscribe: false,
+        purpose: Purpose::Become,
     };
     agent.raw(&encode_request(&Request::Resolve(ask)).unwrap())
 }
@@ -177,16 +177,6 @@ fn what_is_no_request_is_refused_and_harms_nobody() {
     for end in 0..status.len() {
         assert_eq!(agent.raw(&status[..end]), b"", "cut off");
     }
-    let subscribe = Request::Resolve(Ask {
-        environment: EnvironmentName::new("test").unwrap(),
-        service: None,
-        only: None,
-        command: None,
-        parent: 1,
-        terminal: None,
-        subscribe: true,
-    });
-    assert_eq!(refusal(&agent.raw(&encode_request(&subscribe).unwrap())), Refusal::NotOffered);
     // Half-open ones take no place from the next.
     let open: Vec<_> = (0..200).map(|_| UnixStream::connect(agent.socket()).unwrap()).collect();
     agent.run(&["--", "true"]).expect_status(0);
@@ -253,7 +243,7 @@ fn what_was_released_and_reached_no_child_is_written_down() {
         command: None,
         parent: 1,
         terminal: None,
-        subscribe: false,
+        purpose: Purpose::Become,
     };
     stream.write_all(&encode_request(&Request::Resolve(ask)).unwrap()).unwrap();
     stream.read_exact(&mut [0; 4]).unwrap();

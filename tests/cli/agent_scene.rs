@@ -138,5 +138,7 @@ pub fn write_files(scene: &Scene, host: &str) {
 
 pub fn records(scene: &Scene) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(scene.path("agent.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    // The last line may be about to be written.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -186,7 +186,7 @@ fn runs_that_fail() {
     run("B = { field = \"/b\" }", "", &command, 122);
     run("B = { field = \"/a/c\" }", "", &command, 122);
     run("A = { version = 3 }", "", &command, 121);
-    run("A = {}", "[run]\nmode = \"supervise\"", &command, 125);
+    run("A = {}\nGONE = {}", "[run]\nmode = \"supervise\"", &command, 122);
     run("A = {}", "", &["run", "--only", "B", "--", "true"], 120);
     let script = Scene::with(&[("A", CANARY)]);
     script.write_mode("script", b"#!/no/such/interpreter\n", 0o755);

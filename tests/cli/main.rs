@@ -16,6 +16,7 @@
 
 mod agent;
 mod agent_scene;
+mod agent_supervise;
 mod audit;
 mod aws;
 mod bad_input;
@@ -35,8 +36,13 @@ mod prompt;
 mod reading;
 mod regressions;
 mod rekey;
+mod restart;
 mod rotate;
 mod rotate_units;
 mod signals;
+mod supervise;
+mod supervise_terminal;
+mod supervised;
+mod terminal;
 mod transcripts;
 mod who_has;

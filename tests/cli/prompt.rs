@@ -1,64 +1,23 @@
 //! `set` at a terminal: it asks twice, nothing typed is echoed, and the terminal is left as it was.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
+use std::io::Write;
+use std::process::Child;
 
 use vouchsafe::prompt::LONGEST_LINE;
 
 use crate::harness::{Scene, VOUCHSAFE, wait};
+use crate::terminal::Terminal;
 
-struct Terminal {
-    ours: File,
-    theirs: File,
-    seen: Vec<u8>,
-}
-
-impl Terminal {
-    fn new() -> Self {
-        let ours: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
-        let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
-        let theirs = OpenOptions::new().read(true).write(true).open(name).unwrap();
-        Self { ours: ours.into(), theirs, seen: Vec::new() }
-    }
-
-    /// `vouchsafe set A` in a session of its own, whose terminal this is.
-    fn set(&self, scene: &Scene) -> Child {
-        let policy = scene.write_policy();
-        let own = || Stdio::from(self.theirs.try_clone().unwrap());
-        let line = ["--ctty", "--wait", VOUCHSAFE, "set", "A", "--policy", policy.to_str().unwrap()];
-        scene.other("setsid", &line).stdin(own()).stdout(own()).stderr(own()).spawn().unwrap()
-    }
-
-    /// Reads until `text` was shown.
-    fn until(&mut self, text: &str) {
-        let from = self.seen.len();
-        let mut byte = [0];
-        while !String::from_utf8_lossy(&self.seen[from..]).contains(text) {
-            let mut ready = [PollFd::new(&self.ours, PollFlags::IN)];
-            let count = poll(&mut ready, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })).unwrap();
-            assert_eq!(count, 1, "`{text}` was not shown: {}", String::from_utf8_lossy(&self.seen));
-            self.ours.read_exact(&mut byte).unwrap();
-            self.seen.push(byte[0]);
-        }
-    }
-
-    fn is_echoing(&self) -> bool {
-        tcgetattr(&self.theirs).unwrap().local_modes.contains(LocalModes::ECHO)
-    }
+/// `vouchsafe set A` at that terminal.
+fn set(terminal: &Terminal, scene: &Scene) -> Child {
+    let policy = scene.write_policy();
+    terminal.start(scene, &[VOUCHSAFE, "set", "A", "--policy", policy.to_str().unwrap()])
 }
 
 fn typed(first: &str, second: &str) -> (Scene, String, Option<i32>) {
     let scene = Scene::sealed(&["A"]);
     let mut terminal = Terminal::new();
-    let child = terminal.set(&scene);
+    let child = set(&terminal, &scene);
     terminal.until("value of A (not shown): ");
     assert!(!terminal.is_echoing(), "what is typed would be seen");
     terminal.ours.write_all(first.as_bytes()).unwrap();
@@ -93,7 +52,7 @@ fn two_values_that_differ_are_not_written() {
 fn a_line_that_a_terminal_cuts_is_not_written() {
     let scene = Scene::sealed(&["A"]);
     let mut terminal = Terminal::new();
-    let child = terminal.set(&scene);
+    let child = set(&terminal, &scene);
     terminal.until("value of A (not shown): ");
     terminal.ours.write_all(format!("{}\n", "x".repeat(LONGEST_LINE + 10)).as_bytes()).unwrap();
     terminal.until("the line is longer than a terminal can take");

@@ -273,6 +273,104 @@ fn a_signal_ends_it_after_the_step_that_it_is_at() {
     }
 }
 
+/// A target behind a program: it accepts the keys that are lines of `accepted`, and has room for two.
+const HOOK: &str = r#"#!/bin/sh
+set -eu
+at=AT/accepted
+works() { grep -qxF -e "$1" "$at"; }
+[ "$ADMIN" = "first ADMIN" ] || exit 3
+case $VOUCHSAFE_STEP in
+create) ;;
+apply)
+  works "$VOUCHSAFE_PENDING" && exit 0
+  works "$VOUCHSAFE_CURRENT" || { echo "it is not $VOUCHSAFE_CURRENT" >&2; exit 1; }
+  [ "$(wc -l <"$at")" -lt 2 ] || exit 4
+  echo "$VOUCHSAFE_PENDING" >>"$at" ;;
+verify) works "$VOUCHSAFE_PENDING" ;;
+retire)
+  works "$VOUCHSAFE_CURRENT"
+  grep -vxF -e "$VOUCHSAFE_PREVIOUS" "$at" >"$at.new" || true
+  mv "$at.new" "$at" ;;
+esac
+"#;
+
+/// `A` rotates through [`HOOK`], which needs `ADMIN`.
+pub fn hooked(rules: &str) -> Scene {
+    let scene = Scene::sealed(&[]);
+    let at = scene.path("").display().to_string();
+    scene.write_mode("hook", HOOK.replace("AT/", &at).as_bytes(), 0o755);
+    let scene = scene.and("ADMIN = { inject = false }").and(&format!(
+        "[secrets.A.rotate]\n{rules}\napply = {{ type = \"command\", program = \"{at}hook\", needs = [\"ADMIN\"] }}"
+    ));
+    for name in ["A", "ADMIN"] {
+        set(&scene, name, &format!("first {name}"));
+    }
+    scene.write_mode("accepted", b"first A\n", 0o600);
+    scene
+}
+
+fn accepted(scene: &Scene) -> usize {
+    std::fs::read_to_string(scene.path("accepted")).unwrap().lines().count()
+}
+
+#[test]
+fn a_target_accepts_and_proves_before_anybody_gets_the_value() {
+    let scene = hooked("");
+    let outcome = rotate(&scene, &["A"], 0);
+    assert_eq!(outcome.out(), "A: version 2 created, applied, verified, version 2 is current\n");
+    assert_eq!(accepted(&scene), 2, "the previous one works until the next rotation");
+    let started = scene.audit().into_iter().find(|record| record["event"] == "rotation.started").unwrap();
+    assert!(started["reason"].as_str().unwrap().ends_with("/hook`"), "{started}");
+    assert_eq!((&started["secrets"][1]["name"], &started["secrets"][1]["inject"]), (&"ADMIN".into(), &false.into()));
+    let outcome = rotate(&scene, &["A"], 0);
+    let told = "A: version 1 retired, version 3 created, applied, verified, version 3 is current\n";
+    assert_eq!((outcome.out(), accepted(&scene)), (told, 2));
+    let at_once = hooked("retire_after = \"0s\"");
+    let outcome = rotate(&at_once, &["A"], 0);
+    assert!(outcome.out().ends_with("version 2 is current, version 1 retired\n"), "{}", outcome.transcript());
+    assert_eq!((accepted(&at_once), stages(&at_once, "A")), (1, "2 current".into()));
+}
+
+#[test]
+fn a_target_that_refuses_leaves_the_old_value_and_a_way_on() {
+    let scene = hooked("");
+    scene.write_mode("accepted", b"somebody else's\n", 0o600);
+    let outcome = rotate(&scene, &["A"], 122);
+    assert_eq!(outcome.out(), "A: version 2 created, apply failed\n");
+    assert!(outcome.err().contains("error[target]") && !outcome.err().contains("first A"), "{}", outcome.transcript());
+    assert_eq!((stages(&scene, "A"), value(&scene, "A")), ("2 pending, 1 current".into(), "first A".into()));
+    assert_eq!(steps(&scene).last().unwrap(), "failed@2 failed");
+    rotate(&scene, &["--rollback", "A"], 122);
+    assert_eq!(stages(&scene, "A"), "2 pending, 1 current", "what is gone back to does not work either");
+    scene.write_mode("accepted", b"first A\n", 0o600);
+    let hint = outcome.err().lines().find_map(|line| line.split("vouchsafe rotate --resume").nth(1)).unwrap();
+    assert!(hint.contains(" A --policy "), "{}", outcome.transcript());
+    assert_eq!(rotate(&scene, &["--only-step", "verify", "A"], 122).out(), "A: verify failed\n", "not applied yet");
+    assert_eq!(rotate(&scene, &["--only-step", "promote", "A"], 122).out(), "A: verify failed\n", "nothing unproven");
+    for step in ["apply", "apply", "verify", "verify", "promote", "retire"] {
+        rotate(&scene, &["--only-step", step, "A"], 0);
+    }
+    assert_eq!((stages(&scene, "A"), accepted(&scene)), ("2 current".into(), 1));
+}
+
+#[test]
+fn what_is_gone_back_to_is_proven_or_put_back() {
+    let scene = hooked("");
+    rotate(&scene, &["--only-step", "create", "A"], 0);
+    rotate(&scene, &["--only-step", "apply", "A"], 0);
+    assert_eq!(rotate(&scene, &["--rollback", "A"], 0).out(), "A: version 1 verified, version 2 discarded\n");
+    assert_eq!((stages(&scene, "A"), accepted(&scene)), ("1 current".into(), 1), "the target forgot it too");
+    rotate(&scene, &["A"], 0);
+    let second = value(&scene, "A");
+    scene.write_mode("accepted", format!("{second}\n").as_bytes(), 0o600);
+    let outcome = rotate(&scene, &["--rollback", "A"], 0);
+    let told = "A: version 1 does not work, version 1 applied again, version 1 verified, version 1 is current again\n";
+    assert_eq!(outcome.out(), told);
+    assert_eq!(value(&scene, "A"), "first A");
+    assert_eq!(rotate(&scene, &["A"], 0).out().split(", ").next(), Some("A: version 2 retired"));
+    assert_eq!((stages(&scene, "A"), accepted(&scene)), ("3 current, 1 previous".into(), 2));
+}
+
 #[test]
 fn each_step_is_one_object_for_a_machine() {
     let scene = rotating();

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::harness::{Outcome, Scene};
 use crate::mask::Transcripts;
 use crate::rekey::{Team, pair, pair_named};
-use crate::rotate::rotating;
+use crate::rotate::{hooked, rotating};
 
 /// A sealed scene with `TOKEN` written twice and `OTHER` once.
 pub fn lived_in() -> Scene {
@@ -150,7 +150,6 @@ fn rotation_policy_errors() {
         ("two roles that are one", postgres("admin = \"ADMIN_URL\", roles = [\"a\", \"a\"]")),
         ("two queries", postgres("admin = \"ADMIN_URL\", role = \"a\", check = \"SELECT 1; SELECT 2\"")),
         ("two rotations of one item", "A = { rotate = {} }\nB = { item = \"a\", rotate = {} }\n".into()),
-        ("a bundle over the item", "A = { rotate = {} }\n[[bundles]]\n".into()),
         ("what lies pending", "A = { rotate = { pending = \"separate\" } }\nB = { item = \"a.pending\" }\n".into()),
     ]
     .into_iter()
@@ -185,8 +184,8 @@ fn lint_says_everything_at_once() {
 
 #[test]
 fn selection_errors() {
-    let scene = Scene::with(&[("TOKEN", "x")]).and("[run]\nmode = \"supervise\"");
     let service = Scene::with(&[("TOKEN", "x")]);
+    let mirror = Scene::with(&[("TOKEN", "x")]).sinks("[[audit.sinks]]\ntype = \"syslog\"\n");
     let policy = std::fs::read_to_string(service.write_policy()).unwrap();
     let policy = policy.replace("environment = \"test\"\n", "environment = \"test\"\nservice = \"api\"\n");
     let path = service.write("api.toml", policy.as_bytes());
@@ -195,8 +194,8 @@ fn selection_errors() {
         "selection",
         &[
             ("a policy of another environment", &service.verb(&["check", "--env", "prod"]).expect_status(121)),
+            ("a policy that wants a mirror", &mirror.verb(&["run", "--", "true"]).expect_status(125)),
             ("a policy of another service", &service.vouchsafe(&["check", "-p", path, "-s", "web"]).expect_status(121)),
-            ("a policy that wants to be supervised", &scene.verb(&["run", "--", "true"]).expect_status(125)),
         ],
     );
     // Where it is looked for depends on who asks.
@@ -590,6 +589,8 @@ fn rotations() {
     let scene = rotating();
     let rotate = |words: &[&str], status| scene.verb(&[&["rotate"], words].concat()).expect_status(status);
     let absent = Scene::sealed(&["PLAIN"]).and("[secrets.A]\nrotate = {}");
+    let target = hooked("");
+    target.write_mode("accepted", b"another\n", 0o600);
     let held = rotating();
     let note = b"{\"owner\":\"ann@one, process 7\",\"since\":\"1999-01-02T03:04:05Z\"}";
     let lock = held.write_mode(".sealed.age.rotating", note, 0o600);
@@ -624,6 +625,8 @@ fn rotations() {
                 absent.verb(&["rotate", "--rollback", "A"]).expect_status(122)
             }),
             ("no store yet", &Scene::sealed(&[]).and("A = { rotate = {} }").verb(&["rotate", "A"]).expect_status(122)),
+            ("a plan with a target", &target.verb(&["rotate", "A", "--dry-run"]).expect_status(0)),
+            ("a target that refuses", &target.verb(&["rotate", "A"]).expect_status(122)),
             ("somebody else is at it", &held.verb(&["rotate", "--all"]).expect_status(122)),
         ],
     );

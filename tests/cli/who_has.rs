@@ -94,6 +94,9 @@ fn five_children_of_two_versions() {
     let stale = who_has(&["--stale"], 10);
     assert!(stale.err().contains("error[due]: 2 processes run with another version of `TOKEN`"), "{}", stale.err());
     assert_eq!(stale.out().matches("1 (old)").count(), 2, "{}", stale.out());
+    let policy = scene.path("policy.toml").display().to_string();
+    let again = format!("look again: vouchsafe audit who-has TOKEN --stale --policy {policy}\n");
+    assert!(stale.err().contains(&again), "{}", stale.err());
     let gone = a.pid();
     a.let_go();
     assert_eq!(holders(&json(&who_has(&["--stale", "--json"], 10))), [running(1, &b)]);
@@ -104,6 +107,28 @@ fn five_children_of_two_versions() {
     [c, d, e].into_iter().for_each(Consumer::let_go);
     assert!(holders(&json(&who_has(&["--json"], 0))).iter().all(|(_, state, ..)| state == "gone"));
     scene.vouchsafe(&["audit", "verify", "audit.jsonl"]).expect_status(0);
+}
+
+#[test]
+fn a_rotation_and_its_rollback_say_what_is_current() {
+    let scene = Scene::sealed(&[]).policy("[secrets]\nTOKEN = { rotate = {} }\n");
+    let stale = |status: i32| {
+        let found = json(&scene.verb(&["audit", "who-has", "TOKEN", "--stale", "--json"]).expect_status(status));
+        let current = &found["items"][0]["current"];
+        let pids: Vec<u64> = holders(&found).into_iter().map(|(_, _, pid, _)| pid).collect();
+        (current["version"].as_u64().unwrap(), current["event"].as_str().unwrap().to_owned(), pids)
+    };
+    scene.verb_reading(&["set", "TOKEN"], b"x").expect_status(0);
+    let old = Consumer::start(&scene);
+    scene.verb(&["rotate", "TOKEN"]).expect_status(0);
+    assert_eq!(stale(10), (2, "rotation.promoted".to_owned(), vec![old.pid()]));
+    let new = Consumer::start(&scene);
+    assert_eq!(stale(10).2, [old.pid()]);
+    scene.verb(&["rotate", "TOKEN", "--rollback"]).expect_status(0);
+    assert_eq!(stale(10), (1, "rotation.rolled_back".to_owned(), vec![new.pid()]));
+    new.let_go();
+    assert_eq!(stale(0).2, [0_u64; 0]);
+    old.let_go();
 }
 
 /// The chain is no matter here: lines of a log that names this very process, as it was and as it could not have been.

@@ -57,6 +57,8 @@ pub enum ClientError {
     },
     /// Only root and the agent's own user may ask that.
     Untrusted(PathBuf),
+    /// It did not write down what became of a child.
+    Unwritten(PathBuf),
 }
 
 impl fmt::Display for ClientError {
@@ -86,6 +88,9 @@ impl fmt::Display for ClientError {
             Self::Untrusted(socket) => {
                 write!(f, "the agent at `{}` tells that only to root and to its own user", show(socket))
             }
+            Self::Unwritten(socket) => {
+                write!(f, "the agent at `{}` did not write down what became of the child", show(socket))
+            }
         }
     }
 }
@@ -99,6 +104,7 @@ impl Cause for ClientError {
             | Self::Stranger { .. }
             | Self::Untrusted(_) => Class::Denied,
             Self::NoEnvironment => Class::Usage,
+            Self::Unwritten(_) => Class::Audit,
             Self::Busy(_) | Self::Closed(_) | Self::Io { .. } => Class::Store,
             Self::Frame(_) | Self::NotUnderstood | Self::Senseless => Class::Internal,
         }
@@ -127,7 +133,8 @@ impl Cause for ClientError {
             | Self::Frame(_)
             | Self::Io { .. }
             | Self::Senseless
-            | Self::Untrusted(_) => None,
+            | Self::Untrusted(_)
+            | Self::Unwritten(_) => None,
         }
     }
 }

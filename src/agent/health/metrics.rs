@@ -75,6 +75,8 @@ impl Metrics {
             Err(Refusal::Failed { .. }) => "failed",
             Err(Refusal::Malformed) => "malformed",
             Err(Refusal::NotOffered) => "not_offered",
+            Err(Refusal::Supervised(_)) => "supervised",
+            Err(Refusal::Unchanged) => "unchanged",
         };
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
         self.seconds.observe(time.as_secs_f64());

@@ -44,6 +44,9 @@ pub struct Granted<'a> {
     pub policy: [u8; 32],
     /// What ties the records of this access together in the agent's log.
     pub access: [u8; 8],
+    /// Stands for the names and values below, and for nothing without the key that only the agent has: equal sets of one
+    /// agent's life have the same.
+    pub set: [u8; 32],
     /// How firmly the grant holds to the claimed command: the client keeps to it.
     pub pin: PinWire,
     /// `[child]`.
@@ -107,6 +110,11 @@ pub enum Refusal {
     Malformed,
     /// This agent does not do that.
     NotOffered,
+    /// It is granted, to a command that has a supervisor: ask again from the process that is to become it. These are the
+    /// rules.
+    Supervised(RunWire),
+    /// It is granted, and is what the caller has.
+    Unchanged,
 }
 
 impl fmt::Debug for Reply<'_> {

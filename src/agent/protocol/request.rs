@@ -13,7 +13,7 @@ pub enum Request {
     Resolve(Ask),
     /// What was granted last on this connection reached no child. The agent writes it down.
     Unused {
-        /// The class of what kept it from the child: [`Class::word`](crate::error::Class::word).
+        /// The class of what kept it from the child: [`Class::word`](crate::error::Class::word); or [`COMPARED`].
         class: String,
     },
     /// What the agent serves, without values. For root and the agent's own user.
@@ -24,6 +24,56 @@ pub enum Request {
         environment: Option<EnvironmentName>,
         /// Of this service only.
         service: Option<ServiceName>,
+    },
+    /// What became of a child, says its supervisor. The agent writes it down, as that one's claim.
+    Child(ChildReport),
+}
+
+/// The word of [`Request::Unused`] where a supervisor only looked whether something had changed.
+pub const COMPARED: &str = "compared";
+
+/// What a supervisor says of its child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildReport {
+    /// What its secrets were asked for.
+    pub environment: EnvironmentName,
+    /// What its secrets were asked for.
+    pub service: Option<ServiceName>,
+    /// The command.
+    pub command: CommandClaim,
+    /// The supervisor's parent process.
+    pub parent: u32,
+    /// The access of the release: [`Granted::access`](super::reply::Granted::access).
+    pub access: [u8; 8],
+    /// What became of it.
+    pub event: ChildEvent,
+}
+
+/// What became of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChildEvent {
+    /// It ended by itself.
+    Exited {
+        /// Its number.
+        pid: u32,
+        /// Its status.
+        status: u8,
+    },
+    /// It died of a signal.
+    Killed {
+        /// Its number.
+        pid: u32,
+        /// The signal, from 1 to 64.
+        signal: u8,
+    },
+    /// It is stopped next, and started with what has changed.
+    Changed,
+    /// It ended soon after a change, and is started again.
+    Again {
+        /// The how manieth time.
+        start: u32,
+        /// How many times there can be.
+        of: u32,
     },
 }
 
@@ -42,8 +92,24 @@ pub struct Ask {
     pub parent: u32,
     /// The client's terminal.
     pub terminal: Option<String>,
-    /// Keep the connection and tell me when what I was given has changed. Reserved: must be false.
-    pub subscribe: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What the values are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// The process that asks becomes the command; unless the policy wants a supervisor, whose rules are answered then.
+    Become,
+    /// None are asked for: the process stays as the command's supervisor, and wants the rules for that.
+    Supervise,
+    /// The process that asks becomes the command, under a supervisor.
+    Child,
+    /// The same, if anything has changed since what this stood for: [`Granted::set`](super::reply::Granted::set).
+    Look {
+        /// What the command has now.
+        has: [u8; 32],
+    },
 }
 
 /// A command as the client claims it to be.

@@ -97,6 +97,8 @@ pub struct RunWire {
     pub on_change: OnChangeWire,
     /// Between TERM and KILL.
     pub grace: u64,
+    /// How often to look whether a secret changed; absent: never.
+    pub watch: Option<u64>,
 }
 
 impl<'a> ChildWire<'a> {
@@ -152,6 +154,7 @@ impl From<&RunRules> for RunWire {
             deadline: milliseconds(rules.deadline),
             on_change: rules.on_change.into(),
             grace: milliseconds(rules.grace),
+            watch: rules.watch.map(milliseconds),
         }
     }
 }
@@ -164,6 +167,7 @@ impl From<RunWire> for RunRules {
             deadline: Duration::from_millis(wire.deadline),
             on_change: wire.on_change.into(),
             grace: Duration::from_millis(wire.grace),
+            watch: wire.watch.map(Duration::from_millis),
         }
     }
 }

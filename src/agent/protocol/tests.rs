@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::reply::{Granted, Plain, Refusal, Value};
-use super::request::{Ask, CommandClaim};
+use super::request::{Ask, ChildEvent, ChildReport, CommandClaim, Purpose};
 use super::rules::*;
 use super::*;
 use crate::inject::OwnMeans;
@@ -24,7 +24,7 @@ fn ask() -> Ask {
         }),
         parent: 300,
         terminal: None,
-        subscribe: false,
+        purpose: Purpose::Become,
     }
 }
 
@@ -32,6 +32,7 @@ fn granted(values: Vec<Value<'_>>) -> Granted<'_> {
     Granted {
         policy: [0xab; 32],
         access: [1, 2, 3, 4, 5, 6, 7, 8],
+        set: [0xcd; 32],
         pin: PinWire::None,
         child: ChildWire {
             inherit: InheritWire::Names(vec!["PATH"]),
@@ -40,7 +41,13 @@ fn granted(values: Vec<Value<'_>>) -> Granted<'_> {
             on_collision: CollisionWire::Error,
             identities: vec!["MY_KEY"],
         },
-        run: RunWire { mode: ModeWire::Exec, deadline: 20_000, on_change: OnChangeWire::Restart, grace: 10_000 },
+        run: RunWire {
+            mode: ModeWire::Exec,
+            deadline: 20_000,
+            on_change: OnChangeWire::Restart,
+            grace: 10_000,
+            watch: Some(300_000),
+        },
         values,
     }
 }
@@ -67,6 +74,15 @@ fn the_worked_example_is_what_is_sent() {
     assert_eq!(hex(&request), hex(&example("request")));
     let reply = encode_reply(&Reply::Granted(granted(vec![value("DB", b"x y")]))).unwrap();
     assert_eq!(hex(reply.expose()), hex(&example("reply")));
+    let report = encode_request(&Request::Child(ChildReport {
+        environment: EnvironmentName::new("prod").unwrap(),
+        service: Some(ServiceName::new("api").unwrap()),
+        command: ask().command.unwrap(),
+        parent: 300,
+        access: [1, 2, 3, 4, 5, 6, 7, 8],
+        event: ChildEvent::Exited { pid: 4242, status: 0 },
+    }));
+    assert_eq!(hex(&report.unwrap()), hex(&example("report")));
     let refused = encode_reply(&Reply::Refused(Refusal::Denied)).unwrap();
     assert_eq!(hex(refused.expose()), hex(&example("refusal")));
 }
@@ -150,7 +166,7 @@ fn no_value_is_printed() {
 #[test]
 fn rules_survive_the_journey() {
     let text = "version = 1\nenvironment = \"prod\"\n[child]\ninherit = [\"PATH\", \"LC_*\"]\nset = { A = \"b\" }\n\
-                aws_role = \"strip\"\non_collision = \"inherited\"\n[run]\ndeadline = \"3s\"\ngrace = \"4s\"\non_change = \"ignore\"\n";
+                aws_role = \"strip\"\non_collision = \"inherited\"\n[run]\ndeadline = \"3s\"\ngrace = \"4s\"\non_change = \"ignore\"\nwatch = \"9s\"\n";
     let policy = crate::policy::file::parse_text(text, std::path::Path::new("p.toml"), &Default::default()).unwrap();
     let own = OwnMeans { identities: [VariableName::new("KEY").unwrap()].into(), static_aws_keys: true };
     let (rules, means) = ChildWire::of(&policy.child, &own).rules().unwrap();
@@ -177,17 +193,17 @@ fn asks() -> impl Strategy<Value = Ask> {
         only,
         proptest::option::of(command),
         any::<u32>(),
-        any::<bool>(),
+        any::<Option<[u8; 32]>>(),
         any::<Option<String>>(),
     )
-        .prop_map(|(environment, service, only, command, parent, subscribe, terminal)| Ask {
+        .prop_map(|(environment, service, only, command, parent, has, terminal)| Ask {
             environment: EnvironmentName::new(environment).unwrap(),
             service: service.map(|name| ServiceName::new(name).unwrap()),
             only: only.map(|names| names.into_iter().map(|name| VariableName::new(name).unwrap()).collect()),
             command,
             parent,
             terminal,
-            subscribe,
+            purpose: has.map_or(Purpose::Child, |has| Purpose::Look { has }),
         })
 }
 
@@ -199,6 +215,23 @@ proptest! {
         let (header, body) = frame.split_at(HEADER);
         prop_assert_eq!(body_length(header.try_into().unwrap(), LARGEST_REQUEST), Ok(body.len()));
         prop_assert_eq!(decode_request(body), Ok(request));
+    }
+
+    #[test]
+    fn reports_survive_the_journey(ask in asks(), access in any::<[u8; 8]>(), pid in any::<u32>(), number in any::<u8>()) {
+        let Ask { environment, service, command, parent, .. } = ask;
+        let Some(command) = command else { return Ok(()) };
+        for event in [
+            ChildEvent::Exited { pid, status: number },
+            ChildEvent::Killed { pid, signal: number },
+            ChildEvent::Changed,
+            ChildEvent::Again { start: pid, of: pid },
+        ] {
+            let (environment, service, command) = (environment.clone(), service.clone(), command.clone());
+            let request = Request::Child(ChildReport { environment, service, command, parent, access, event });
+            let frame = encode_request(&request).unwrap();
+            prop_assert_eq!(decode_request(&frame[HEADER..]), Ok(request));
+        }
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Agent;
 use super::policies::Served;
-use super::rendered::{Held, encode, not_held, note_of, stale_seconds};
+use super::rendered::{Held, encode, not_held, note_of, set_of, stale_seconds};
+use super::report;
 use crate::agent::failure::Failure;
 use crate::agent::protocol::encode_reply;
 use crate::agent::protocol::reply::{Refusal, Reply};
-use crate::agent::protocol::request::{Ask, CommandClaim, Request};
+use crate::agent::protocol::request::{Ask, COMPARED, CommandClaim, Purpose, Request};
 use crate::audit::journal::Access;
 use crate::audit::{
     Actor, AuditError, CommandNote, Context, Event, Outcome, Permit, ProcessIdentity, Released, SecretNote,
@@ -20,7 +21,7 @@ use crate::audit::{
 use crate::error::{Cause, Class, Error};
 use crate::name::{StoreName, show};
 use crate::policy::eval::{Caller, CommandFacts, Denial, Verdict, evaluate, mismatches};
-use crate::policy::model::AgentUse;
+use crate::policy::model::{AgentUse, RunMode};
 use crate::policy::{self};
 use crate::resolve::{Order, orders, resolve};
 use crate::secret::Secret;
@@ -61,7 +62,6 @@ pub(super) type Last = Option<Access>;
 pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, last: &mut Last) -> Frame {
     let caller = agent.caller(peer);
     match request {
-        Request::Resolve(ask) if ask.subscribe => refuse(Refusal::NotOffered),
         Request::Resolve(ask) => {
             last.take();
             // Too many refusals of late: nothing is looked at, and nothing more is written down.
@@ -92,6 +92,21 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
             }
             encoded(&Reply::Done(0))
         }
+        Request::Child(report) => {
+            if agent.refusals.are_too_many(caller.uid, Instant::now()) {
+                agent.metrics.refused_unseen();
+                return refuse(Refusal::Busy);
+            }
+            match report::write(agent, peer, &caller, report).await {
+                Ok(()) => encoded(&Reply::Done(0)),
+                Err(refusal) => {
+                    if refusal == Refusal::Denied {
+                        agent.refusals.count(caller.uid, Instant::now());
+                    }
+                    refuse(refusal)
+                }
+            }
+        }
         Request::Status if agent.is_trusted(&caller) => encoded(&Reply::Status(agent.status().to_string())),
         Request::Flush { environment, service } if agent.is_trusted(&caller) => {
             match agent.flush(&caller, peer, environment.as_ref(), service.as_ref()).await {
@@ -106,7 +121,10 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
 /// Writes down that a released access reached no child. The word is one of ours or none.
 async fn note_unused(access: &mut Access, class: &str) {
     let known = Class::ALL.iter().find(|known| known.word() == class).map_or("unknown", |known| known.word());
-    let reason = format!("the child was not started, says the caller: {known}");
+    let reason = match class {
+        COMPARED => "it was only compared with what the child has, says the caller".to_owned(),
+        _ => format!("the child was not started, says the caller: {known}"),
+    };
     // The release is written down; that this one is not changes nothing any more.
     access.record(Event::AccessUnused, Outcome::Failed, Some(reason), &[]).await.unwrap_or_default();
 }
@@ -129,6 +147,7 @@ async fn resolve_for(
     let served = agent.find(&ask);
     let context = Arc::new(context(agent, peer, caller, &ask, served.as_deref()));
     let mut access = agent.journal.access(context).map_err(|error| unwritten(agent, &error))?;
+    let purpose = ask.purpose;
     let request = policy::eval::Request {
         caller: caller.clone(),
         command: ask.command.map(facts),
@@ -141,9 +160,13 @@ async fn resolve_for(
         Some(_) if !agent.may_connect(caller) => Denied::new("the host file does not let this user connect"),
         Some(served) if served.policy.run.agent == AgentUse::Forbid => Denied::new("the policy forbids the agent"),
         Some(served) => match evaluate(&served.policy, &request) {
+            // To the process that is to become the command, and to no other.
+            Verdict::Granted(_) if is_for_supervisor(purpose, &served.policy) => {
+                return Err(Refusal::Supervised((&served.policy.run).into()));
+            }
             Verdict::Granted(grant) => {
                 let permit = access.request(grant).await.map_err(|error| unwritten(agent, &error))?;
-                let released = release(agent, served, permit, &mut access).await?;
+                let released = release(agent, served, permit, purpose, &mut access).await?;
                 *last = Some(access);
                 return Ok(released);
             }
@@ -166,6 +189,7 @@ async fn release(
     agent: &Rc<Agent>,
     served: &Arc<Served>,
     permit: Permit<'_>,
+    purpose: Purpose,
     access: &mut Access,
 ) -> Result<Released<Secret>, Refusal> {
     let (deadline, pin) = (Instant::now() + served.policy.run.deadline, permit.grant().pin());
@@ -201,7 +225,16 @@ async fn release(
     let stale_of = |note: &SecretNote| {
         stale.iter().filter(|(store, item, _)| *store == note.store && *item == note.item).map(|(.., past)| *past).max()
     };
-    let Ok(frame) = encode(served, access.id(), pin, &resolved, stale_of) else {
+    let set = set_of(&agent.set_key, &resolved);
+    if purpose == (Purpose::Look { has: set }) {
+        let notes = resolved.into_notes();
+        let reason = Some("nothing has changed".to_owned());
+        let written = access.record(Event::AccessCompared, Outcome::Succeeded, reason, &notes).await;
+        written.map_err(|error| unwritten(agent, &error))?;
+        refresh_all(agent, served, due, access);
+        return Err(Refusal::Unchanged);
+    }
+    let Ok(frame) = encode(served, access.id(), set, pin, &resolved, stale_of) else {
         let message = "all values together are larger than the agent's protocol allows".to_owned();
         let failure = Failure { class: Class::Environment, message, hint: None };
         return Err(write_failure(agent, access, &failure).await);
@@ -210,10 +243,23 @@ async fn release(
     let notes: Vec<SecretNote> =
         resolved.into_notes().into_iter().map(|note| SecretNote { stale_seconds: stale_of(&note), ..note }).collect();
     let released = access.release(frame, &notes).await.map_err(|error| unwritten(agent, &error))?;
+    refresh_all(agent, served, due, access);
+    Ok(released)
+}
+
+/// Whether nothing is to be fetched for the one who asks, since he is not the one who becomes the command.
+fn is_for_supervisor(purpose: Purpose, policy: &policy::model::Policy) -> bool {
+    match purpose {
+        Purpose::Supervise => true,
+        Purpose::Become => policy.run.mode == RunMode::Supervise,
+        Purpose::Child | Purpose::Look { .. } => false,
+    }
+}
+
+fn refresh_all(agent: &Rc<Agent>, served: &Arc<Served>, due: Vec<Order>, access: &Access) {
     for order in due {
         refresh_later(agent, served, order, access);
     }
-    Ok(released)
 }
 
 /// Fetches again what is going to be wanted again, on behalf of the access that showed it.
@@ -274,11 +320,16 @@ fn facts(claim: CommandClaim) -> CommandFacts {
     CommandFacts { found: claim.found, canonical: claim.canonical, sha256: claim.sha256.map(hex) }
 }
 
-fn context(agent: &Agent, peer: &Peer, caller: &Caller, ask: &Ask, served: Option<&Served>) -> Context {
-    let command = ask.command.as_ref().map(|command| CommandNote {
+/// What a record says of a command that is claimed.
+pub(super) fn note_of_command(command: &CommandClaim) -> CommandNote {
+    CommandNote {
         path: show(&PathBuf::from(&command.found)),
         argument_count: usize::try_from(command.arguments).unwrap_or(usize::MAX),
-    });
+    }
+}
+
+fn context(agent: &Agent, peer: &Peer, caller: &Caller, ask: &Ask, served: Option<&Served>) -> Context {
+    let command = ask.command.as_ref().map(note_of_command);
     Context {
         actor: Actor { ppid: ask.parent, tty: ask.terminal.clone(), ..agent.actor(caller, peer) },
         environment: Some(ask.environment.clone()),
@@ -300,7 +351,7 @@ async fn write_failure(agent: &Agent, access: &mut Access, failure: &Failure) ->
 }
 
 /// No record, no access; and somebody has to hear of it.
-fn unwritten(agent: &Agent, error: &AuditError) -> Refusal {
+pub(super) fn unwritten(agent: &Agent, error: &AuditError) -> Refusal {
     agent.audit_failed(error);
     failed(&Failure { class: error.class(), message: error.to_string(), hint: error.hint() })
 }

@@ -1,9 +1,9 @@
 //! The daemon: one event loop in one thread, which decides and never waits for a disk or a store.
 //!
 //! - [`start`]: from the command line to the loop, and to its end; [`socket`]: where it listens; [`notify`]: what systemd hears;
-//!   [`log`]: what everybody else hears;
+//!   [`mod@log`]: what everybody else hears;
 //! - [`connection`]: frames and their time; [`limits`]: how many; [`access`]: one request, the story of this module;
-//!   [`rendered`]: its values on their way;
+//!   [`rendered`]: its values on their way; [`report`]: what supervisors say;
 //! - [`policies`]: what is served; [`fetch`]: asking stores, in threads of their own.
 //!
 //! A client is a request, not an authority: who it is says the kernel, what it may have says the policy that the agent has
@@ -17,6 +17,7 @@ pub(crate) mod log;
 mod notify;
 pub mod policies;
 mod rendered;
+mod report;
 mod socket;
 mod start;
 
@@ -26,6 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ring::hmac;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -59,6 +61,8 @@ struct Agent {
     refusals: Refusals,
     slots: Rc<Slots>,
     stopping: watch::Sender<bool>,
+    /// For [`rendered::set_of`]; random, of this process.
+    set_key: hmac::Key,
     /// The last record was written.
     audit_works: Cell<bool>,
     /// This process, for its own records.

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use ring::hmac;
+
 use super::policies::Served;
 use crate::agent::cache::Found;
 use crate::agent::protocol::reply::{Granted, Plain, Reply, Value};
 use crate::agent::protocol::rules::{ChildWire, StageWire};
 use crate::agent::protocol::{FrameError, encode_reply};
-use crate::audit::SecretNote;
+use crate::audit::{Access, SecretNote};
 use crate::name::StoreName;
 use crate::policy::eval::Pin;
 use crate::policy::model::Stage;
@@ -35,10 +37,23 @@ pub(super) fn stale_seconds(fetched: &[(Order, Found)]) -> Vec<(String, String, 
     out
 }
 
+/// What stands for a set of names and values, and for nothing without the key.
+pub(super) fn set_of(key: &hmac::Key, resolved: &Resolved) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
+    for value in resolved.values() {
+        for part in [value.name.as_str().as_bytes(), value.secret.expose()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+    }
+    context.sign().as_ref().first_chunk().copied().unwrap_or_default()
+}
+
 /// The values and their rules as a frame.
 pub(super) fn encode(
     served: &Served,
-    access: &str,
+    access: &Access,
+    set: [u8; 32],
     pin: Pin,
     resolved: &Resolved,
     stale_of: impl Fn(&SecretNote) -> Option<u64>,
@@ -54,7 +69,8 @@ pub(super) fn encode(
     });
     encode_reply(&Reply::Granted(Granted {
         policy: from_hex(&policy.digest),
-        access: from_hex(access),
+        access: access.to_bytes(),
+        set,
         pin: pin.into(),
         child: ChildWire::of(&policy.child, &own),
         run: (&policy.run).into(),

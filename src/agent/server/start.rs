@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ring::hmac;
+use ring::rand::SystemRandom;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -129,6 +131,8 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
     let environment = Arc::new(ParentEnv::of_this_process());
     let stores = Stores { host: Arc::clone(&host), environment };
     let cache = Cache::new(BYTES, VALUES, Box::new(stores)).ok_or(StartError::Memory)?;
+    let no_key = |_| StartError::Io { what: "a random key".into(), error: io::ErrorKind::Other.into() };
+    let set_key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(no_key)?;
     let mut lacks = cache.lacks();
     lacks.retain(|what| !locks_everything || *what != "locked");
     let agent = Rc::new(Agent {
@@ -143,6 +147,7 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         refusals: Refusals::default(),
         slots: Slots::new(descriptors),
         stopping: watch::Sender::new(false),
+        set_key,
         audit_works: true.into(),
         own: Actor::of_this_process(&caller::of_this_process(false)),
         started: SystemTime::now(),

@@ -62,6 +62,9 @@ const KEPT: usize = 32;
 const NAMES: usize = 100_000;
 
 impl History {
+    /// The records that it looks at.
+    pub const EVENTS: &'static [Event] = &[Event::AccessDenied, Event::AccessReleased, Event::AccessUnused];
+
     /// Nothing yet. Only what happened in `environment`, and for `service` if that is given, counts.
     #[must_use]
     pub fn new(uid: u32, environment: &str, service: Option<&str>, since: Instant) -> Self {

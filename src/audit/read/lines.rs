@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 
 use super::record::Record;
-use crate::audit::chain::OPENING;
+use crate::audit::chain::{OPENING, Tail};
+use crate::audit::event::Event;
 
 /// No line of ours is longer; a longer one is no record, and is read in pieces.
 const LINE_MAX: u64 = 17 * 1024 * 1024;
@@ -42,6 +43,8 @@ pub struct Reader {
     partial: Vec<u8>,
     /// The line that is being read is too long to be a record.
     is_overlong: bool,
+    /// Events whose records are handed out; empty: all.
+    wanted: &'static [Event],
 }
 
 #[derive(Debug)]
@@ -54,6 +57,12 @@ struct Pending {
 }
 
 impl Reader {
+    /// Hands out records of these events only. What a log is mostly made of need not be parsed then.
+    #[must_use]
+    pub fn only(wanted: &'static [Event]) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
     /// How much was read so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -122,6 +131,10 @@ impl Reader {
 
     fn line<E>(&mut self, line: &[u8], visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
         let line = without_prefix(line);
+        if self.is_unwanted(line) {
+            self.counts.records += 1;
+            return Ok(());
+        }
         let Some(record) = Record::parse(line) else { return self.other(visit) };
         match (record.record, record.part, record.parts) {
             (Some(number), Some(part), Some(parts)) => self.part(&record, (number, part, parts), line, visit),
@@ -134,6 +147,22 @@ impl Reader {
                 visit(Seen::Record(&record, &[line]))
             }
         }
+    }
+
+    /// Whether a line that is laid out as a record says another event, as far as can be told without parsing it. Within a
+    /// string a quote is escaped, so what looks like the member is it. A stream's may be one part of several, and is parsed.
+    fn is_unwanted(&self, line: &[u8]) -> bool {
+        let Some(rest) = line.strip_prefix(OPENING.as_bytes()).filter(|_| !self.wanted.is_empty()) else {
+            return false;
+        };
+        let event = rest.windows(EVENT.len()).take(EVENT_WITHIN).position(|window| window == EVENT);
+        let word = event.and_then(|at| rest.get(at + EVENT.len()..));
+        let is_wanted = |word: &[u8]| {
+            let is =
+                |event: &Event| word.strip_prefix(event.word().as_bytes()).is_some_and(|end| end.starts_with(b"\""));
+            self.wanted.iter().any(is)
+        };
+        !rest.starts_with(STREAM) && word.is_some_and(|word| !is_wanted(word)) && Tail::read(line).is_some()
     }
 
     fn part<E>(
@@ -181,6 +210,12 @@ impl Reader {
         visit(Seen::Record(&whole, &lines))
     }
 }
+
+const EVENT: &[u8] = b",\"event\":\"";
+const STREAM: &[u8] = b",\"assurance\":\"stream\"";
+
+/// How far from the beginning our own writers put the event.
+const EVENT_WITHIN: usize = 256;
 
 /// A collector may put a time and a name before our line.
 fn without_prefix(line: &[u8]) -> &[u8] {

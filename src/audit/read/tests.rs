@@ -4,17 +4,20 @@ use proptest::prelude::*;
 
 use super::processes::{Here, Look};
 use super::*;
-use crate::audit::ProcessIdentity;
+use crate::audit::{Event, Outcome, ProcessIdentity, SecretNote};
 use crate::policy::pattern::Pattern;
 
 /// Reads bytes as one log.
 pub(in crate::audit) fn read_all(bytes: &[u8], each: impl FnMut(&Record<'_>, &[&[u8]])) -> Counts {
-    read_all_of(bytes, each)
+    read_all_of(Reader::default(), bytes, each)
 }
 
 /// Reads anything as one log.
-pub(in crate::audit) fn read_all_of(log: impl std::io::Read, mut each: impl FnMut(&Record<'_>, &[&[u8]])) -> Counts {
-    let mut reader = Reader::default();
+pub(in crate::audit) fn read_all_of(
+    mut reader: Reader,
+    log: impl std::io::Read,
+    mut each: impl FnMut(&Record<'_>, &[&[u8]]),
+) -> Counts {
     let mut log = std::io::BufReader::with_capacity(256 * 1024, log);
     let mut visit = |seen: Seen<'_>| {
         if let Seen::Record(record, lines) = seen {
@@ -109,6 +112,36 @@ fn lines_that_are_no_record_are_counted_and_stop_nothing() {
     assert_eq!(read_all(b"", |_, _| ()), counts(0, 0));
     // The last newline is missing: a record all the same.
     assert_eq!(read_all(record.trim_end().as_bytes(), |_, _| ()), counts(1, 0));
+}
+
+/// Whoever wants some events gets all of those, and the same count of records, whatever the records say besides.
+#[test]
+fn records_of_other_events_are_counted_and_not_handed_out() {
+    let folder = crate::audit::tests::Folder::new();
+    let mut auditor = folder.auditor();
+    let odd = SecretNote {
+        name: ",\"event\":\"secret.listed\"".into(),
+        store: "s".into(),
+        item: "\",\"event\":\"child.exited\"".into(),
+        ..SecretNote::default()
+    };
+    for event in Event::ALL.iter().filter(|event| !matches!(event, Event::Discontinuity | Event::Quarantined)) {
+        auditor.record(*event, Outcome::Succeeded, Some(",\"event\":\"x\""), std::slice::from_ref(&odd)).unwrap();
+    }
+    let mut log = crate::audit::tests::read(&folder.log());
+    let all = read_all(&log, |_, _| ());
+    for wanted in [Holders::EVENTS, History::EVENTS] {
+        let mut seen = std::collections::BTreeSet::new();
+        let counts = read_all_of(Reader::only(wanted), &*log, |record, _| {
+            assert!(seen.insert(record.event.to_string()));
+        });
+        assert_eq!((counts, seen), (all, wanted.iter().map(|event| event.word().to_owned()).collect()));
+    }
+    // Of a stream all parts are looked at; what is only laid out like a record, and torn, is none.
+    let stream = crate::audit::tests::stream::written(1, 200);
+    assert_eq!(read_all_of(Reader::only(Holders::EVENTS), &*stream, |_, _| ()), counts(2, 0));
+    log.truncate(log.len() - 20);
+    assert_eq!(read_all_of(Reader::only(Holders::EVENTS), &*log, |_, _| ()), counts(all.records - 1, 1));
 }
 
 #[test]
@@ -303,6 +336,15 @@ fn only_what_was_released_counts() {
         line(6, 8, "child.exited", "succeeded", &by(3)),
     ];
     assert_eq!(who_has("A", &log), ["current 1", "1 gone 3 x1"]);
+}
+
+#[test]
+fn only_the_one_who_got_a_release_can_say_that_his_child_has_ended() {
+    let by_another = by(3).replace("\"uid\":1000", "\"uid\":1001");
+    let log = |who: &str| [released(6, 7, 3, 1), line(6, 8, "child.exited", "succeeded", who)];
+    assert_eq!(who_has("A", &log(&by(3))), ["current 1", "1 gone 3 x1"]);
+    assert_eq!(who_has("A", &log(&by_another)), who_has("A", &log(&by(3))[..1]));
+    assert_ne!(who_has("A", &log(&by_another)), ["current 1", "1 gone 3 x1"]);
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn many_accesses_at_once_make_one_whole_chain() {
         for (index, task) in tasks.into_iter().enumerate() {
             let (access, released) = task.await.unwrap();
             assert_eq!(released, index);
-            let own: Vec<String> = lines(&folder.log()).into_iter().filter(|line| line.contains(&access)).collect();
+            let own: Vec<String> =
+                lines(&folder.log()).into_iter().filter(|line| line.contains(access.as_str())).collect();
             assert_eq!(own.len(), 2);
             assert!(own[0].contains(&format!("\"id-{index}\"")) && !own[1].contains("\"id-"));
             assert!(own.iter().all(|line| line.contains(&format!("\"NAME_{index}\""))));

@@ -17,10 +17,10 @@ use super::verify::{Report, Start, State, verify, verify_bytes};
 use super::*;
 
 /// A folder of one test, gone with it.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vouchsafe-audit-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -28,11 +28,11 @@ impl Folder {
         Self(path)
     }
 
-    fn log(&self) -> PathBuf {
+    pub(super) fn log(&self) -> PathBuf {
         self.0.join("audit.jsonl")
     }
 
-    fn auditor(&self) -> Auditor {
+    pub(super) fn auditor(&self) -> Auditor {
         open(&self.log()).unwrap()
     }
 }
@@ -93,7 +93,7 @@ fn write(auditor: &mut Auditor, count: usize) {
     }
 }
 
-fn read(path: &Path) -> Vec<u8> {
+pub(super) fn read(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
     bytes

@@ -32,13 +32,16 @@ fn text_lines(bytes: &[u8]) -> Vec<String> {
 fn every_event_fits_the_schema_and_is_in_the_spec() {
     let folder = Folder::new();
     let mut auditor = folder.auditor();
-    let own = [Event::Quarantined, Event::Discontinuity];
+    let own = [Event::Quarantined, Event::Discontinuity, Event::ChildExited];
     for event in Event::ALL.iter().filter(|event| !own.contains(event)) {
         auditor.note_request_ids(["0b7c".to_owned()]);
         auditor.record(*event, Outcome::Succeeded, Some("why"), &[note("A")]).unwrap();
     }
     for outcome in Outcome::ALL {
         auditor.record(Event::AccessFailed, *outcome, None, &[]).unwrap();
+    }
+    for end in [End::Status(0), End::Status(255), End::Signal(9)] {
+        auditor.child_exited(7, end).unwrap();
     }
     // One of each of the sink's own.
     let mut log = read(&folder.log());
@@ -149,6 +152,7 @@ fn policy() -> Policy {
             mode: RunMode::Exec,
             deadline: Duration::from_secs(20),
             on_change: OnChange::Ignore,
+            watch: None,
             grace: Duration::from_secs(10),
         },
         cache: CacheRules { ttl: Duration::from_secs(300), max_stale: Duration::ZERO },

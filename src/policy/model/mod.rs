@@ -307,8 +307,10 @@ pub struct RunRules {
     pub deadline: Duration,
     /// Supervising: what a changed secret does.
     pub on_change: OnChange,
-    /// Supervising: between TERM and KILL.
+    /// Supervising: between TERM and KILL of a child that is restarted.
     pub grace: Duration,
+    /// Supervising: how often to look whether a secret changed; `None`: never.
+    pub watch: Option<Duration>,
 }
 
 /// Whether the agent may, must or must not be used.

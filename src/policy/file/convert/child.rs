@@ -82,7 +82,19 @@ pub(super) fn run(files: &[RawPolicy], context: &mut Context<'_>) -> RunRules {
         deadline: duration(files, context, |file| file.run.deadline.as_ref(), 20, Zero::Refused),
         on_change: on_change.map_or(OnChange::Restart, |at| at.value.into()),
         grace: duration(files, context, |file| file.run.grace.as_ref(), 10, Zero::Allowed),
+        watch: watch(files, context),
     }
+}
+
+/// An interval that is meant in minutes and written without thinking must not become an attack on the store.
+fn watch(files: &[RawPolicy], context: &mut Context<'_>) -> Option<Duration> {
+    let at = pick(files, context.findings, |file| file.run.watch.as_ref())?;
+    let every = context.duration(at, Zero::Refused)?;
+    if every < Duration::from_millis(100) {
+        context.findings.wrong(at, "this is too often: at least `100ms`").hint("watch = \"30s\"");
+        return None;
+    }
+    Some(every)
 }
 
 pub(super) fn cache(files: &[RawPolicy], context: &mut Context<'_>) -> CacheRules {

@@ -44,7 +44,7 @@ pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<
     let stores = stores::stores(files, is_dev, context);
     let mut secrets = secrets::secrets(files, &facts, context);
     let bundles = bundles::bundles(files, &facts, context);
-    rotation::cross_check(files, &mut secrets, &bundles, &stores, context);
+    rotation::cross_check(files, &mut secrets, context);
     let grants = grants::grants(files, context);
     let child = child::child(files, context);
     let run = child::run(files, context);

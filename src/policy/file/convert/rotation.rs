@@ -12,7 +12,7 @@ use crate::name::{ItemName, StoreName, VariableName, escape};
 use crate::policy::file::raw::{
     ApplyType, At, GenerateType, PendingWord, RawApply, RawGenerate, RawPolicy, RawRotate, RawSecret, Span, StoreType,
 };
-use crate::policy::model::{Apply, Binding, Bundle, ItemRef, Postgres, Program, Roles, Rotation, Source, Stage, Store};
+use crate::policy::model::{Apply, Binding, ItemRef, Postgres, Program, Roles, Rotation, Source, Stage};
 
 /// NAMEDATALEN - 1. PostgreSQL cuts longer names off, so that two of them may be one role.
 const LONGEST_ROLE: usize = 63;
@@ -201,14 +201,12 @@ fn own_means(at: &At<String>, rotated: &str, part: Option<&str>, context: &mut C
     context.findings.wrong(at, message).hint("name the secret of another account, which may change this one");
 }
 
-/// What is to be seen only of the whole: two rotations of one item, means that are rotated by themselves, bindings and bundles
+/// What is to be seen only of the whole: two rotations of one item, means that are rotated by themselves, bindings
 /// that would read an unproven version. A binding without `version` and `stage` to an item that another one rotates is read at
 /// the stage `current`, so that nobody gets a pending value by the policy that makes it.
 pub(super) fn cross_check(
     files: &[RawPolicy],
     secrets: &mut BTreeMap<VariableName, Binding>,
-    bundles: &[Bundle],
-    stores: &BTreeMap<StoreName, Store>,
     context: &mut Context<'_>,
 ) {
     let mut rotated: BTreeMap<(StoreName, ItemName), Rotated> = BTreeMap::new();
@@ -222,15 +220,6 @@ pub(super) fn cross_check(
             let message = format!("this is the item that `{}` rotates already", first.variable);
             context.findings.wrong(at, message).hint("take `rotate` out of one of them: both get the new value");
             continue;
-        }
-        let is_ssm = matches!(stores.get(&item.store), Some(Store::Ssm(_)));
-        let reads = |bundle: &&Bundle| is_ssm && bundle.store == item.store && covers(bundle, &item.item);
-        if let Some(bundle) = bundles.iter().find(reads) {
-            let message = format!(
-                "the bundle `{}` takes the newest version of this item, which may not be proven yet",
-                escape(&bundle.path)
-            );
-            context.findings.wrong(at, message).hint("item = \"...\"   # outside of every bundle");
         }
         for means in means_of(&at.value) {
             depends(means, variable, item, secrets, context);
@@ -250,7 +239,8 @@ pub(super) fn cross_check(
     for binding in secrets.values_mut() {
         if let Source::Item(item) = &mut binding.source
             && item.version.is_none()
-            && rotated.contains_key(&(item.store.clone(), item.item.clone()))
+            // What lies apart is never on the item itself, so its newest version is the current one.
+            && rotated.get(&(item.store.clone(), item.item.clone())).is_some_and(|rotated| !rotated.separate)
         {
             item.stage.get_or_insert(Stage::Current);
         }
@@ -304,11 +294,4 @@ fn bound<'s>(
     name: &At<String>,
 ) -> Option<(&'s VariableName, &'s Binding)> {
     VariableName::new(name.as_str()).ok().and_then(|name| secrets.get_key_value(&name))
-}
-
-/// Whether a bundle takes `item`, or what lies beside it as `<item>.pending`.
-fn covers(bundle: &Bundle, item: &ItemName) -> bool {
-    item.as_str()
-        .strip_prefix(bundle.path.as_str())
-        .is_some_and(|rest| !rest.is_empty() && (bundle.recursive || !rest.contains('/')))
 }

@@ -159,8 +159,10 @@ pub(in crate::policy) struct RawRun {
     pub(in crate::policy) deadline: Option<At<String>>,
     /// Supervising: what a changed secret does. Default: restart.
     pub(in crate::policy) on_change: Option<At<OnChangeWord>>,
-    /// Supervising: between TERM and KILL. Default: 10s.
+    /// Supervising: between TERM and KILL of a child that is restarted. Default: 10s.
     pub(in crate::policy) grace: Option<At<String>>,
+    /// Supervising: how often to look whether a secret changed, at least 100ms. Default: never.
+    pub(in crate::policy) watch: Option<At<String>>,
 }
 
 /// How long the agent may keep values.

@@ -113,11 +113,30 @@ fn parts(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     leaves.into_iter().flat_map(of_url).collect()
 }
 
+/// Words that stand before `://` and are nobody's secret. Whatever else stands there may be a part of one.
+const SCHEMES: [&str; 12] = [
+    "amqp",
+    "amqps",
+    "http",
+    "https",
+    "mariadb",
+    "mongodb",
+    "mongodb+srv",
+    "mysql",
+    "postgres",
+    "postgresql",
+    "redis",
+    "rediss",
+];
+
 /// The components of a URL, as they stand and decoded; another text as it is.
 fn of_url(text: Zeroizing<Vec<u8>>) -> Vec<Zeroizing<Vec<u8>>> {
     let Some(start) = text.windows(3).position(|window| window == b"://") else { return vec![text] };
-    let rest = text.get(start + 3..).unwrap_or_default();
+    let (scheme, rest) = (text.get(..start).unwrap_or_default(), text.get(start + 3..).unwrap_or_default());
     let mut parts = Vec::new();
+    if !SCHEMES.iter().any(|known| known.as_bytes() == scheme) {
+        parts.push(text.clone());
+    }
     let mut component = |bytes: &[u8]| {
         parts.push(Zeroizing::new(bytes.to_vec()));
         parts.push(Zeroizing::new(percent_decode(bytes).collect()));
@@ -246,6 +265,7 @@ mod tests {
             "password of [masked] is [masked], username is not"
         );
         assert_eq!(masked(&[json], "quo\\\"te"), "[masked]");
+        assert_eq!(masked(&["aA00a0 0aa://x y"], "it has aA00a0 0 in it"), "it has [masked] in it", "no URL");
         assert_eq!(masked(&["a\nline two\nb"], "line two"), "[masked]");
         assert_eq!(masked(&["x"], "axb"), "a[masked]b");
         assert_eq!(masked(&[""], "all of it"), "all of it");

@@ -135,8 +135,11 @@ fn every_step_gets_its_values_and_no_others() {
 fn it_starts_with_nothing_of_ours() {
     let _turn = turn();
     let scene = Scene::new(
-        "cd \"${0%/*}\"; { pwd -P >&3; } 3>cwd; ls /proc/$$/fd | tr '\\n' ' ' >out; readlink /proc/$$/fd/0 >>out; grep -E 'Sig(Blk|Ign)' \
-         /proc/$$/status >>out; awk '{ print ($1 == $5) ($1 == $6) }' /proc/$$/stat >>out",
+        // In a subshell, whose redirections the shell itself does not see; no pipe, of which it would hold an end. And it reads
+        // its masks itself, since it blocks signals while it starts another program.
+        "cd \"${0%/*}\"; { pwd -P >&3; } 3>cwd; (ls /proc/$$/fd >fds); tr '\\n' ' ' <fds >out; readlink /proc/$$/fd/0 >>out; \
+         while read -r name mask; do case $name in SigBlk:|SigIgn:) printf '%s\\t%s\\n' \"$name\" \"$mask\";; esac; done \
+         </proc/$$/status >>out; awk '{ print ($1 == $5) ($1 == $6) }' /proc/$$/stat >>out",
     );
     // Without CLOEXEC, as a shell hands one on.
     let inherited = rustix::io::fcntl_dupfd_cloexec(std::fs::File::open("/dev/null").unwrap(), 50).unwrap();
