@@ -2,8 +2,8 @@
 //!
 //! - Writers take the lock of the head file, look at the end of the log, and append; nothing is remembered between records
 //!   but descriptors, so any number of processes can write the same log.
-//! - A record is one write, then `fdatasync` if the sink says so, then the head. A writer that dies in between leaves a
-//!   log that is ahead of its head, or a torn last line.
+//! - Records that come together are one write, then one `fdatasync` if the sink says so, then the head. A writer that dies in
+//!   between leaves a log that is ahead of its head, or a torn last line.
 //! - What is no record at the end of the log is never removed: the next writer says how long it is and what its hash is,
 //!   and the chain goes on from the last whole record.
 //! - After a failed sync nothing is known about the log (the kernel may have dropped the pages), so the sink is finished.
@@ -29,12 +29,13 @@ pub(super) struct FileSink {
     log: File,
     head: HeadFile,
     sync: bool,
+    assurance: Assurance,
     broken: bool,
 }
 
 impl FileSink {
-    /// Opens or makes the log. `{uid}` in `path` is the real uid.
-    pub(super) fn open(path: &str, sync: bool) -> Result<Self, AuditError> {
+    /// Opens or makes the log. `{uid}` in `path` is the real uid. `assurance` is what its records say of themselves.
+    pub(super) fn open(path: &str, sync: bool, assurance: Assurance) -> Result<Self, AuditError> {
         let uid = rustix::process::getuid().as_raw();
         let path = PathBuf::from(path.replace("{uid}", &uid.to_string()));
         let folder = folder_of(&path);
@@ -49,23 +50,30 @@ impl FileSink {
         head.lock()?;
         // From here on an error drops `head`, and with it the lock.
         let (log, created) = open_checked(&path, OFlags::APPEND)?;
-        let mut sink = Self { path, log, head, sync, broken: false };
+        let mut sink = Self { path, log, head, sync, assurance, broken: false };
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
     }
 
-    /// Appends one record; when it returns, the record is where the sink says it is.
-    pub(super) fn write(&mut self, author: &Author<'_>, draft: &Draft<'_>) -> Result<(), AuditError> {
-        if self.broken {
-            return Err(AuditError::Broken { sink: format!("`{}`", crate::name::show(&self.path)) });
-        }
+    /// Whether a record is not too long for this sink.
+    pub(super) fn accepts(&self, draft: &Draft<'_>) -> Result<(), AuditError> {
         if draft.bound() > LINE_MAX {
             let sink = format!("`{}`", crate::name::show(&self.path));
             return Err(AuditError::TooLong { sink, limit: LINE_MAX });
         }
+        Ok(())
+    }
+
+    /// Appends records; when it returns, they are where the sink says they are. `author` is whose the sink's own records are
+    /// that may come first. If it fails, none of the records counts, though some may be in the log.
+    pub(super) fn write(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
+        if self.broken {
+            return Err(AuditError::Broken { sink: format!("`{}`", crate::name::show(&self.path)) });
+        }
+        drafts.iter().try_for_each(|draft| self.accepts(draft))?;
         self.head.lock()?;
-        let written = self.append(author, draft);
+        let written = self.append(author, drafts);
         self.head.unlock();
         written
     }
@@ -83,7 +91,7 @@ impl FileSink {
         }
     }
 
-    fn append(&mut self, author: &Author<'_>, draft: &Draft<'_>) -> Result<(), AuditError> {
+    fn append(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
         let created = self.follow()?;
         let (stored, head) = self.head.read()?;
         let (log, size) = self.measure()?;
@@ -99,25 +107,25 @@ impl FileSink {
             None => Chain::begin(new_stream()?),
         };
 
-        let mut writer = Writer { log: &self.log, chain, lead: end.unfinished, buffer: Vec::new() };
+        let mut writer = Writer { chain, assurance: self.assurance, buffer: Vec::new() };
+        if end.unfinished {
+            writer.buffer.push(b'\n');
+        }
         let now = SystemTime::now();
         let none = Lists::default();
         if let Some(junk) = &end.junk {
             let detail = Detail::Quarantined { offset: junk.offset, length: junk.length, sha256: junk.sha256.hex() };
             let reason = "bytes at the end of the log were no record";
-            writer
-                .write(&note(author, Event::Quarantined, reason, &detail, &none, now))
-                .map_err(|e| self.failed("write", e))?;
+            writer.add(&note(author, Event::Quarantined, reason, &detail, &none, now));
         }
         if let Some(broken) = broken {
             let expected = if let Stored::Chain(chain) = stored { chain } else { chain };
             let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
-            writer
-                .write(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now))
-                .map_err(|e| self.failed("write", e))?;
+            writer.add(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now));
         }
-        writer.write(draft).map_err(|error| self.failed("write", error))?;
-        let chain = writer.chain;
+        drafts.iter().for_each(|draft| writer.add(draft));
+        let Writer { chain, buffer, .. } = writer;
+        (&self.log).write_all(&buffer).map_err(|error| self.failed("write", error))?;
         if self.sync
             && let Err(errno) = rustix::fs::fdatasync(&self.log)
         {
@@ -257,27 +265,18 @@ fn note<'a>(
     Draft::new(author, statement, lists, now)
 }
 
-struct Writer<'a> {
-    log: &'a File,
+/// Lines that are going to be written, and the chain after them.
+struct Writer {
     chain: Chain,
-    /// A newline has to end what is before.
-    lead: bool,
+    assurance: Assurance,
     buffer: Vec<u8>,
 }
 
-impl Writer<'_> {
-    fn write(&mut self, draft: &Draft<'_>) -> io::Result<()> {
-        self.buffer.clear();
-        if self.lead {
-            self.buffer.push(b'\n');
-        }
+impl Writer {
+    fn add(&mut self, draft: &Draft<'_>) {
         let start = self.buffer.len();
-        draft.line(Assurance::File, &mut self.buffer);
-        let next = self.chain.seal(&mut self.buffer, start);
-        let mut log = self.log;
-        log.write_all(&self.buffer)?;
-        (self.chain, self.lead) = (next, false);
-        Ok(())
+        draft.line(self.assurance, &mut self.buffer);
+        self.chain = self.chain.seal(&mut self.buffer, start);
     }
 }
 
