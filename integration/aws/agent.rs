@@ -1,6 +1,8 @@
 //! The agent in front of AWS: one request for many, bad times, and denials.
 
-use super::fake::fault::Fault;
+use std::time::{Duration, Instant};
+
+use super::fake::fault::{Action, Fault};
 use super::scene::{AwsScene, canary};
 use crate::agent_scene::{Agent, write_files};
 
@@ -73,4 +75,43 @@ fn while_aws_is_down_the_old_value_is_served_and_marked_and_after_a_denial_never
     aws.fake.fault(Fault::error("GetParameters", 500, "InternalServerError"));
     run().expect_status(122);
     assert!(!agent.log().contains("canary") && !format!("{:?}", agent.audit()).contains("canary"));
+}
+
+/// A store that is down for longer than the policy allows: the old value is served to the last of `max_stale` and not beyond,
+/// and when the store is back, so is the value.
+#[test]
+fn an_outage_is_bridged_for_as_long_as_the_policy_says_and_no_longer() {
+    let aws = cached(AwsScene::with(&["A"]).deadline("500ms"), "ttl = \"1s\"\nmax_stale = \"3s\"");
+    let agent = start(&aws);
+    let run = || agent.run(&["-s", "api", "--", "printenv", "A"]);
+    let before = Instant::now();
+    assert_eq!(run().expect_status(0).out(), canary("A") + "\n");
+    let fetched = Instant::now();
+    aws.fake.fault(Fault::on("GetParameters", Action::DropBefore));
+    let mut stale = 0;
+    let last = loop {
+        let asked = Instant::now();
+        let outcome = run();
+        match outcome.status.code() {
+            Some(0) => {
+                assert_eq!(outcome.out(), canary("A") + "\n");
+                assert!(asked.elapsed() + (asked - fetched) < Duration::from_secs(8), "it is served for ever");
+                let record = agent.audit().pop().unwrap();
+                stale += usize::from(record["secrets"][0].get("stale_seconds").is_some());
+            }
+            Some(122) => break asked,
+            other => panic!("{other:?}: {}", outcome.transcript()),
+        }
+        assert!(asked < fetched + Duration::from_secs(4), "asked after its time, and served");
+    };
+    // Four seconds, less what the first fetch and the last refusal took.
+    assert!(last + Duration::from_millis(1500) > before + Duration::from_secs(4), "{:?}", last - before);
+    assert!(stale > 0, "nothing was marked");
+    run().expect_status(122);
+    aws.fake.forget();
+    let back = Instant::now();
+    while run().status.code() != Some(0) {
+        assert!(back.elapsed() < Duration::from_secs(20), "it does not ask again");
+    }
+    agent.end();
 }
