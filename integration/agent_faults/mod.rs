@@ -11,6 +11,7 @@ mod reload;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use vouchsafe::agent::protocol::reply::{Refusal, Reply};
@@ -133,6 +134,15 @@ fn values(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
 /// What the agent gives now.
 fn resolve(agent: &Agent<'_>) -> Result<Vec<(String, String)>, Refusal> {
     values(&exchange(&agent.socket(), &asking()).unwrap())
+}
+
+/// Tells the threads of a test to end, however it ends itself.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Numbers that look random and are the same each time (xorshift64*).

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use vouchsafe::agent::protocol::decode_reply;
 use vouchsafe::agent::protocol::reply::{Refusal, Reply};
 
-use super::{Usage, asking, exchange, resolve, status, verdict};
+use super::{Done, Usage, asking, exchange, resolve, status, verdict};
 use crate::agent_scene::{Agent, write_files};
 use crate::harness::Scene;
 use crate::have;
@@ -49,6 +49,7 @@ fn a_storm_of_reloads_never_mixes_policies() {
                 }
             });
         }
+        let end = Done(&done);
         // As fast as it goes, with files that are no policy in between.
         for round in 0..300 {
             match round % 4 {
@@ -63,7 +64,7 @@ fn a_storm_of_reloads_never_mixes_policies() {
         // Heard once for each, or once for several.
         put(&policy(&base, 2));
         agent.reload_at_last();
-        done.store(true, Ordering::Relaxed);
+        drop(end);
     });
     assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) > 0), "{seen:?}");
     // From here on one by one: the answer after a reload is that of what it has read.
