@@ -6,6 +6,7 @@ mod clients;
 mod clock;
 mod death;
 mod disk;
+mod neighbours;
 mod reload;
 
 use std::io::{self, Read, Write};

@@ -22,12 +22,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
+use tokio::time::timeout_at;
 
 pub use table::Figures;
-use table::{State, StoreKey, Table};
+pub(in crate::agent) use table::StoreKey;
+use table::{State, Table};
 
 use super::failure::Failure;
 use super::server::policies::Served;
+use crate::error::Class;
 use crate::name::StoreName;
 use crate::resolve::Order;
 use crate::store::aws::retry::random;
@@ -152,7 +155,18 @@ impl Cache {
         }
         let asked = self.asked(policy, &key);
         // Where nothing may be kept there is nothing to share, so that nobody has to wait for the others.
-        let _turn = if policy.policy.cache.ttl.is_zero() { None } else { Some(asked.turn.lock().await) };
+        let turn = async {
+            match policy.policy.cache.ttl.is_zero() {
+                true => None,
+                false => Some(asked.turn.lock().await),
+            }
+        };
+        // The one who has the turn may have begun later, with more time, or its store may not keep to it.
+        let Ok(_turn) = timeout_at(deadline.into(), turn).await else {
+            let message = format!("store `{}`: it did not answer before the policy's deadline", key.1);
+            let failure = Failure { class: Class::Store, message, hint: None };
+            return self.in_spite_of(StoreFailure { failure, is_outage: true }, &key, order);
+        };
         // Somebody may have fetched it meanwhile, or tried to.
         let now = Instant::now();
         if let Some(found) = self.all_fresh(&key, order, now) {

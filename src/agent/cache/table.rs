@@ -17,7 +17,7 @@ use crate::store::{Answer, Fetched, Wanted};
 const ABSENT: Duration = Duration::from_secs(5);
 
 /// A store of a policy. The number is that of the policy as it was loaded: another content is another number.
-pub(super) type StoreKey = (u64, StoreName);
+pub(in crate::agent) type StoreKey = (u64, StoreName);
 
 /// The entries.
 pub(super) struct Table {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Agent;
+use super::limits::Whose;
 use super::policies::Served;
 use super::rendered::{Held, encode, not_held, note_of, set_of, stale_seconds};
 use super::report;
@@ -73,12 +74,12 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
     match request {
         Request::Resolve(ask) => {
             last.take();
-            // Too many refusals of late: nothing is looked at, and nothing more is written down.
-            if agent.refusals.are_too_many(caller.uid, Instant::now()) {
-                agent.metrics.refused_unseen();
-                return refuse(Refusal::Busy);
+            let (whose, started) = (agent.whose(&caller), Instant::now());
+            // Too much of late: nothing is looked at, and nothing more is written down.
+            if let Err(refusal) = may_ask(agent, whose) {
+                return refuse(refusal);
             }
-            let started = Instant::now();
+            agent.budget.writes(whose, 2, started);
             let answered = resolve_for(agent, peer, &caller, ask, last).await;
             // Both have a record.
             if matches!(answered, Ok(_) | Err(Refusal::Denied)) {
@@ -90,8 +91,8 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
                 // Who waits is served elsewhere.
                 Ok(Answered::Seen(..)) => refuse(Refusal::Malformed),
                 Err(refusal) => {
-                    if refusal == Refusal::Denied {
-                        agent.refusals.count(caller.uid, Instant::now());
+                    if matches!(refusal, Refusal::Denied | Refusal::DigestWanted) {
+                        agent.budget.refused(whose, Instant::now());
                     }
                     refuse(refusal)
                 }
@@ -99,20 +100,22 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
         }
         Request::Unused { class } => {
             if let Some(mut access) = last.take() {
+                agent.budget.writes(agent.whose(&caller), 1, Instant::now());
                 report::note_unused(&mut access, &class).await;
             }
             encoded(&Reply::Done(0))
         }
         Request::Child(report) => {
-            if agent.refusals.are_too_many(caller.uid, Instant::now()) {
-                agent.metrics.refused_unseen();
-                return refuse(Refusal::Busy);
+            let whose = agent.whose(&caller);
+            if let Err(refusal) = may_ask(agent, whose) {
+                return refuse(refusal);
             }
+            agent.budget.writes(whose, 1, Instant::now());
             match report::write(agent, peer, &caller, report).await {
                 Ok(()) => encoded(&Reply::Done(0)),
                 Err(refusal) => {
                     if refusal == Refusal::Denied {
-                        agent.refusals.count(caller.uid, Instant::now());
+                        agent.budget.refused(whose, Instant::now());
                     }
                     refuse(refusal)
                 }
@@ -125,8 +128,24 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
                 Err(error) => refuse(failed(&Failure::of(&error))),
             }
         }
-        Request::Status | Request::Flush { .. } => refuse(Refusal::Denied),
+        // No record, since nobody reads names out of it; and no way to keep us busy.
+        Request::Status | Request::Flush { .. } => match may_ask(agent, agent.whose(&caller)) {
+            Ok(()) => {
+                agent.budget.refused(agent.whose(&caller), Instant::now());
+                refuse(Refusal::Denied)
+            }
+            Err(refusal) => refuse(refusal),
+        },
     }
+}
+
+/// Whether a request is looked at. Who is not listed hears what he would hear anyway.
+pub(super) fn may_ask(agent: &Agent, whose: Whose) -> Result<(), Refusal> {
+    if agent.budget.is_left(whose, Instant::now()) {
+        return Ok(());
+    }
+    agent.metrics.refused_unseen();
+    Err(if whose == Whose::Strangers { Refusal::Denied } else { Refusal::Busy })
 }
 
 /// Decides, writes down, fetches, writes down. `last` is left with the access whose values go out.
@@ -141,6 +160,7 @@ pub(super) async fn resolve_for(
     let context = Arc::new(context(agent, peer, caller, &ask, served.as_deref()));
     let mut access = agent.journal.access(context).map_err(|error| unwritten(agent, &error))?;
     let purpose = ask.purpose;
+    let of = (ask.environment.clone(), ask.service.clone());
     let request = policy::eval::Request {
         caller: caller.clone(),
         command: ask.command.map(facts),
@@ -165,6 +185,9 @@ pub(super) async fn resolve_for(
                 let permit = access.request(grant).await.map_err(|error| unwritten(agent, &error))?;
                 let answered = release(agent, served, permit, purpose, &mut access).await?;
                 if matches!(answered, Answered::Values(_)) {
+                    if matches!(purpose, Purpose::Child | Purpose::Look { .. }) {
+                        agent.releases.note(caller.uid, access.id().to_bytes(), of);
+                    }
                     *last = Some(access);
                 }
                 return Ok(answered);
@@ -323,7 +346,7 @@ fn wants_digest(policy: &policy::model::Policy, request: &policy::eval::Request)
     has_none && policy.grants.iter().any(|rule| mismatches(rule, request) == ["sha256"])
 }
 
-fn facts(claim: CommandClaim) -> CommandFacts {
+pub(super) fn facts(claim: CommandClaim) -> CommandFacts {
     use std::fmt::Write;
     let hex = |digest: [u8; 32]| {
         digest.iter().fold(String::with_capacity(64), |mut hex, byte| {

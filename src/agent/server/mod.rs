@@ -36,7 +36,7 @@ use tokio::sync::watch;
 pub use start::serve;
 
 use self::access::Peer;
-use self::limits::{Refusals, Slots};
+use self::limits::{Budget, Releases, Slots, Whose};
 use self::log::{Level, log};
 use self::policies::{Policies, Served};
 use self::watched::Hub;
@@ -61,7 +61,8 @@ struct Agent {
     cache: Cache,
     metrics: Metrics,
     names: RefCell<Names>,
-    refusals: Refusals,
+    budget: Budget,
+    releases: Releases,
     slots: Rc<Slots>,
     subscribers: Rc<Slots>,
     /// In the cache too, which has more to say to it.
@@ -89,6 +90,11 @@ impl Agent {
     fn may_connect(&self, caller: &Caller) -> bool {
         let is_listed = || self.host.agent.users.iter().any(|user| user.is(caller.uid, caller.user.as_deref()));
         self.is_trusted(caller) || is_listed()
+    }
+
+    /// In whose name it is counted what this user asks.
+    fn whose(&self, caller: &Caller) -> Whose {
+        if self.may_connect(caller) { Whose::User(caller.uid) } else { Whose::Strangers }
     }
 
     /// Whether this is root or the agent's own user.

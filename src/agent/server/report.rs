@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Agent;
-use super::access::{Last, Peer, note_of_command, unwritten};
+use super::access::{Last, Peer, facts, note_of_command, unwritten};
+use super::policies::Slot;
 use crate::agent::protocol::reply::Refusal;
-use crate::agent::protocol::request::{COMPARED, ChildEvent, ChildReport};
+use crate::agent::protocol::request::{COMPARED, ChildEvent, ChildReport, CommandClaim};
 use crate::audit::{Access, Actor, Context, End, Event, Outcome, journal};
 use crate::child::supervise::Why;
 use crate::error::Class;
-use crate::policy::eval::Caller;
+use crate::policy::eval::{Caller, Request, mismatches};
 
 /// Writes it down, under the access that it names.
 pub(super) async fn write(agent: &Rc<Agent>, peer: &Peer, caller: &Caller, report: ChildReport) -> Result<(), Refusal> {
@@ -22,17 +23,26 @@ pub(super) async fn write(agent: &Rc<Agent>, peer: &Peer, caller: &Caller, repor
     if !(1..=64).contains(&signal) {
         return Err(Refusal::Malformed);
     }
+    let (environment, service) = (report.environment, report.service);
     let context = Arc::new(Context {
         actor: Actor { ppid: report.parent, ..agent.actor(caller, peer) },
-        environment: Some(report.environment),
-        service: report.service,
+        environment: Some(environment.clone()),
+        service: service.clone(),
         // Another policy may be served by now than the one that it was started under, which the release names.
         policy_digest: String::new(),
         command: Some(note_of_command(&report.command)),
     });
-    if !agent.may_connect(caller) {
+    let of = (environment, service);
+    let denied = if !agent.may_connect(caller) {
+        Some("the host file does not let this user connect")
+    } else if agent.releases.has(caller.uid, report.access, &of) || is_granted(agent, caller, &of, report.command) {
+        None
+    } else {
+        Some("this child was not started through the agent, and the user is granted nothing there")
+    };
+    if let Some(reason) = denied {
         let mut access = agent.journal.access(context).map_err(|error| unwritten(agent, &error))?;
-        let reason = Some("the host file does not let this user connect".to_owned());
+        let reason = Some(reason.to_owned());
         let written = access.record(Event::AccessDenied, Outcome::Denied, reason, &[]).await;
         written.map_err(|error| unwritten(agent, &error))?;
         return Err(Refusal::Denied);
@@ -49,6 +59,15 @@ pub(super) async fn write(agent: &Rc<Agent>, peer: &Peer, caller: &Caller, repor
         ChildEvent::Again { start, of } => Why::Again { start, of },
     };
     written(agent, access.record(Event::ChildRestarting, Outcome::Allowed, Some(why.text()), &[]).await)
+}
+
+/// Whether a grant of the policy fits this user. A supervisor outlives the agent: what the one before has released, this one
+/// does not know.
+fn is_granted(agent: &Agent, caller: &Caller, of: &Slot, command: CommandClaim) -> bool {
+    let policies = agent.policies.borrow();
+    let Some(served) = policies.find(&of.0, of.1.as_ref()) else { return false };
+    let request = Request { caller: caller.clone(), command: Some(facts(command)), only: None, claimed: true };
+    served.policy.grants.iter().any(|rule| mismatches(rule, &request).iter().all(|field| *field == "sha256"))
 }
 
 fn written(agent: &Agent, result: Result<(), crate::audit::AuditError>) -> Result<(), Refusal> {

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -18,6 +19,9 @@ use crate::sys::peer;
 
 /// The first descriptor that systemd hands over (`sd_listen_fds(3)`).
 const FIRST_HANDED_OVER: i32 = 3;
+
+/// How long another process may be about to make the same socket.
+const MAKING: Duration = Duration::from_secs(2);
 
 /// The agent's socket, taken away when dropped, if we made it.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(super) enum SocketError {
     Io { path: PathBuf, doing: &'static str, error: io::Error },
     /// Another agent answers there.
     Live(PathBuf),
+    /// Somebody holds the lock of those who make it, and does not let go.
+    Locked(PathBuf),
     /// Something else lies there.
     NotASocket(PathBuf),
     /// Nobody says where.
@@ -56,6 +62,9 @@ impl fmt::Display for SocketError {
                 write!(f, "cannot {doing} the socket `{}`: {}", show(path), plain_io(error))
             }
             Self::Live(path) => write!(f, "another process serves the socket `{}`", show(path)),
+            Self::Locked(path) => {
+                write!(f, "another process has held the lock `{}` of the agent's socket for 2 s", show(path))
+            }
             Self::NotASocket(path) => write!(f, "`{}` is there and is not a socket; it stays", show(path)),
             Self::Unnamed => write!(f, "nothing says where the agent's socket is to be"),
         }
@@ -66,7 +75,7 @@ impl Cause for SocketError {
     fn class(&self) -> Class {
         match self {
             Self::Unnamed => Class::Usage,
-            Self::Live(_) => Class::Busy,
+            Self::Live(_) | Self::Locked(_) => Class::Busy,
             Self::Folder(_) | Self::HandedOver | Self::Io { .. } | Self::NotASocket(_) => Class::Internal,
         }
     }
@@ -76,6 +85,7 @@ impl Cause for SocketError {
             Self::Folder(error) if error.is_absent() => Some(format!("install -d -m 0755 {}", show(&error.path))),
             Self::Folder(error) => error.hint(),
             Self::Live(path) => Some(format!("vouchsafe agent status --socket {}", show(path))),
+            Self::Locked(path) => Some(format!("fuser -v {}   # says who; or start the agent again", show(path))),
             Self::NotASocket(path) => Some(format!("ls -l {}", show(path))),
             Self::Unnamed => Some("vouchsafe agent --policies DIR --socket PATH".into()),
             Self::HandedOver | Self::Io { .. } => None,
@@ -119,11 +129,7 @@ pub(super) fn make(path: &Path, for_all: bool) -> Result<Socket, SocketError> {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     check_folder(folder).map_err(SocketError::Folder)?;
     // Two that start at once would each take the other's socket for a dead one.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let lock =
-        rustix::fs::open(folder, flags, Mode::empty()).map_err(|errno| failed("lock the folder of", errno.into()))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-        .map_err(|errno| failed("lock the folder of", errno.into()))?;
+    let _lock = Lock::take(&path)?;
     clear(&path)?;
     let before = peer::mask_new_files(0o177);
     let bound = UnixListener::bind(&path);
@@ -136,6 +142,46 @@ pub(super) fn make(path: &Path, for_all: bool) -> Result<Socket, SocketError> {
         rustix::fs::chmod(&path, Mode::from_raw_mode(0o666)).map_err(|errno| failed("open", errno.into()))?;
     }
     Ok(socket)
+}
+
+/// Held by the one who makes the socket. A file of his own, which nobody else can open: the folder is everybody's to lock.
+struct Lock {
+    path: PathBuf,
+    _file: OwnedFd,
+}
+
+impl Lock {
+    fn take(socket: &Path) -> Result<Self, SocketError> {
+        let mut name = socket.file_name().unwrap_or_default().to_owned();
+        name.push(".lock");
+        let path = socket.with_file_name(name);
+        let failed = |error| SocketError::Io { path: socket.to_owned(), doing: "lock the place of", error };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let start = Instant::now();
+        while start.elapsed() < MAKING {
+            let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| failed(errno.into()))?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // The one before may have taken it away just now: then it is a lock that nobody else sees.
+                Ok(()) => {
+                    let is = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+                    let own = rustix::fs::fstat(&file).map(is).map_err(|errno| failed(errno.into()))?;
+                    if rustix::fs::lstat(&path).is_ok_and(|stat| is(stat) == own) {
+                        return Ok(Self { path, _file: file });
+                    }
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(20)),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+        Err(SocketError::Locked(path))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still locked, so that it is ours.
+        std::fs::remove_file(&self.path).unwrap_or_default();
+    }
 }
 
 /// Takes away what an agent that is gone has left; nothing else.
@@ -237,6 +283,23 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert!(matches!(make(&path, false), Err(SocketError::NotASocket(_))));
         assert!(path.exists());
+    }
+
+    #[test]
+    fn only_who_can_write_the_folder_can_keep_it_from_being_made() {
+        let folder = Folder::new("locked");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let everybodys = rustix::fs::open(&folder.0, flags, Mode::empty()).unwrap();
+        rustix::fs::flock(&everybodys, FlockOperation::LockExclusive).unwrap();
+        drop(make(&folder.socket(), false).unwrap());
+        assert_eq!(folder.0.read_dir().unwrap().count(), 0, "nothing is left");
+        let own = std::fs::File::create(folder.0.join("agent.sock.lock")).unwrap();
+        rustix::fs::flock(&own, FlockOperation::LockExclusive).unwrap();
+        let start = Instant::now();
+        assert!(matches!(make(&folder.socket(), false), Err(SocketError::Locked(_))));
+        assert!(start.elapsed() < MAKING * 5);
+        drop(own);
+        drop(make(&folder.socket(), false).unwrap());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::task::LocalSet;
 
 use super::access::Peer;
 use super::fetch::{AT_ONCE, Stores};
-use super::limits::{CONNECTIONS, RESERVED, Refusals, SUBSCRIBERS, Slots};
+use super::limits::{Budget, CONNECTIONS, RESERVED, Releases, SUBSCRIBERS, Slots};
 use super::log::{Level, log};
 use super::notify::Notify;
 use super::policies::{Changes, NoPolicy, Policies};
@@ -130,7 +130,7 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
 
     // The agent's own copy: its stores are asked in other threads.
     let environment = Arc::new(ParentEnv::of_this_process());
-    let stores = Stores { host: Arc::clone(&host), environment };
+    let stores = Stores::new(Arc::clone(&host), environment);
     let mut cache = Cache::new(BYTES, VALUES, Box::new(stores)).ok_or(StartError::Memory)?;
     let no_key = |_| StartError::Io { what: "a random key".into(), error: io::ErrorKind::Other.into() };
     let key = || hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(no_key);
@@ -148,7 +148,8 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         cache,
         metrics: Metrics::new(),
         names: Names::default().into(),
-        refusals: Refusals::default(),
+        budget: Budget::default(),
+        releases: Releases::default(),
         slots: Slots::new(descriptors),
         subscribers: Slots::of_subscribers(descriptors),
         hub,
@@ -223,13 +224,14 @@ async fn run(
 fn admit(agent: &Rc<Agent>, stream: UnixStream) {
     // Who is gone already has no credentials to show.
     let Ok(credentials) = peer::credentials(&stream) else { return };
-    let Some(slot) = agent.slots.take(credentials.uid) else {
+    let groups = peer::groups(&stream).unwrap_or_default();
+    let peer = Peer::new(credentials, groups);
+    // Those who get nothing in any case take no place of those who might.
+    let Some(slot) = agent.slots.take(agent.whose(&agent.caller(&peer))) else {
         agent.metrics.turned_away();
         connection::turn_away(&stream);
         return;
     };
-    let groups = peer::groups(&stream).unwrap_or_default();
-    let peer = Peer::new(credentials, groups);
     tokio::task::spawn_local(connection::serve(Rc::clone(agent), stream, peer, slot));
 }
 

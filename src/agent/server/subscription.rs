@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::Agent;
-use super::access::{Answered, Peer, encoded, refuse, resolve_for};
+use super::access::{Answered, Peer, encoded, may_ask, refuse, resolve_for};
 use super::connection::write;
 use super::limits::Slot;
 use super::watched::Watching;
@@ -26,7 +26,9 @@ pub(super) async fn serve(
     mut ask: Ask,
     mut has: [u8; 32],
 ) {
-    let Some(place) = agent.subscribers.take(peer.credentials.uid) else {
+    let whose = agent.whose(&agent.caller(&peer));
+    agent.budget.writes(whose, 2, Instant::now());
+    let Some(place) = agent.subscribers.take(whose) else {
         write(&mut stream, refuse(Refusal::Busy)).await.unwrap_or_default();
         return;
     };
@@ -73,10 +75,8 @@ pub(super) async fn serve(
 async fn look(agent: &Rc<Agent>, peer: &Peer, ask: Ask) -> Result<([u8; 32], Watching), Refusal> {
     // Names and groups of a user may have changed since.
     let caller = agent.caller(peer);
-    if agent.refusals.are_too_many(caller.uid, Instant::now()) {
-        agent.metrics.refused_unseen();
-        return Err(Refusal::Busy);
-    }
+    let whose = agent.whose(&caller);
+    may_ask(agent, whose)?;
     match resolve_for(agent, peer, &caller, ask, &mut None).await {
         Ok(Answered::Seen(set, watching)) => {
             agent.audit_works.set(true);
@@ -85,9 +85,11 @@ async fn look(agent: &Rc<Agent>, peer: &Peer, ask: Ask) -> Result<([u8; 32], Wat
         // Asked for a notice, and for no value.
         Ok(Answered::Values(_)) => Err(Refusal::Malformed),
         Err(refusal) => {
+            if matches!(refusal, Refusal::Denied | Refusal::DigestWanted) {
+                agent.budget.refused(whose, Instant::now());
+            }
             if refusal == Refusal::Denied {
                 agent.audit_works.set(true);
-                agent.refusals.count(caller.uid, Instant::now());
             }
             Err(refusal)
         }
