@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use rustix::process::DumpableBehavior;
@@ -18,7 +17,7 @@ use crate::child::supervise::{Next, Told, Worker, supervise};
 use crate::cli;
 use crate::error::{Cause, Class, Error};
 use crate::inject::{Limits, ParentEnv, inject, injected};
-use crate::name::{VariableName, show};
+use crate::name::VariableName;
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::policy::model::RunMode;
 use crate::resolve::resolve;
@@ -93,7 +92,7 @@ fn run_supervised(
     command: &Command,
     options: cli::Run,
     parent: &ParentEnv,
-    passed_over: Option<&Path>,
+    passed_over: Option<&str>,
 ) -> Result<Infallible, Error> {
     let caller = caller::of_this_process(setting.policy.names_groups());
     let auditor = setting.open_auditor(&caller, Some(command))?;
@@ -116,7 +115,7 @@ struct Start<'p> {
     /// Under a supervisor.
     worker: Option<Worker>,
     /// An agent that is there and was passed over.
-    passed_over: Option<&'p Path>,
+    passed_over: Option<&'p str>,
 }
 
 /// Finds the command before anything is fetched: a typo costs no API call.
@@ -146,8 +145,8 @@ fn grant_and_exec(
     };
 
     let mut auditor = setting.open_auditor(&request.caller, Some(command))?;
-    if let Some(socket) = passed_over {
-        auditor.remark(format!("the agent at `{}` was passed over: --no-agent", show(socket)));
+    if let Some(remark) = passed_over {
+        auditor.remark(remark.to_owned());
     }
     let grant = match evaluate(&setting.policy, &request) {
         Verdict::Granted(grant) => grant,

@@ -131,7 +131,9 @@ fn a_crowd_that_waits_for_a_change_is_one_request_in_each_interval() {
     let held = resident(pid).saturating_sub(before);
     let asked = aws.fake.count("GetParameters");
     // As many looks as there are seconds for, and one that may have been under way; the others are the fixed costs of none.
-    let looks = || agent.audit().iter().filter(|record| record["event"] == "secret.refreshed").count();
+    let is_look =
+        |record: &&serde_json::Value| record["event"] == "secret.refreshed" && record["outcome"] == "succeeded";
+    let looks = || agent.audit().iter().filter(is_look).count();
     crate::supervised::wait_until("three looks", || looks() >= 3);
     let most = |since: Instant| usize::try_from(since.elapsed().as_secs() / 2 + 2).unwrap();
     assert!(aws.fake.count("GetParameters") - asked <= most(all), "{}", aws.fake.count("GetParameters"));
@@ -220,5 +222,74 @@ fn an_outage_is_bridged_for_as_long_as_the_policy_says_and_no_longer() {
     while run().status.code() != Some(0) {
         assert!(back.elapsed() < Duration::from_secs(20), "it does not ask again");
     }
+    agent.end();
+}
+
+/// What is granted when it is asked for, and is not any more when it comes from the store, is not handed over.
+#[test]
+fn a_grant_that_is_taken_back_while_it_is_fetched_gives_nothing() {
+    let aws = cached(AwsScene::with(&["A"]), "ttl = \"5m\"");
+    let agent = start(&aws);
+    aws.fake.fault(Fault::on("GetParameters", Action::Delay(Duration::from_secs(2))).times(1));
+    let through = format!("--agent={}", agent.socket().display());
+    let mut command = aws.scene.command(&["run", &through, "-e", "test", "-s", "api", "--", "env"]);
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    crate::supervised::wait_until("it is fetched", || aws.fake.count("GetParameters") == 1);
+    let policy = std::fs::read_to_string(aws.scene.path("served/test/api.toml")).unwrap();
+    let denying = policy.replace("to = \"anyone\"", "to = { users = [4242] }");
+    aws.scene.write("served/test/api.toml", denying.as_bytes());
+    agent.reload();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(120), "{}", String::from_utf8_lossy(&output.stderr));
+    let events = agent.events();
+    assert_eq!(events[events.len() - 2..], ["access.failed", "access.denied"]);
+    assert!(!events.contains(&"access.released".to_owned()));
+
+    // One that is taken back and given again is decided again, and is one fetch more.
+    aws.scene.write("served/test/api.toml", policy.as_bytes());
+    agent.reload();
+    aws.fake.fault(Fault::on("GetParameters", Action::Delay(Duration::from_secs(2))).times(1));
+    let child = command.spawn().unwrap();
+    crate::supervised::wait_until("it is fetched", || aws.fake.count("GetParameters") == 2);
+    aws.scene.write("served/test/api.toml", format!("{policy}# another\n").as_bytes());
+    agent.reload();
+    assert!(child.wait_with_output().unwrap().status.success());
+    agent.end();
+}
+
+/// While nothing can be written down nothing is fetched either, not even for those who wait for a change.
+#[test]
+fn nobody_looks_while_nothing_can_be_written_down() {
+    let mut aws = cached(AwsScene::with(&["A"]), "ttl = \"5m\"");
+    aws.run_rules = "watch = \"200ms\"";
+    let agent = start(&aws);
+    let first = subscribe(&agent);
+    let second = subscribe(&agent);
+    let head = aws.scene.path("agent.jsonl.head");
+    std::fs::rename(&head, aws.scene.path("aside")).unwrap();
+    std::fs::create_dir(&head).unwrap();
+    let failures = || agent.log().matches("\"audit.failed\"").count();
+    crate::supervised::wait_until("a look that is not written down", || failures() == 1);
+    let asked = aws.fake.count("GetParameters");
+    // Several intervals: a store that is asked is asked in each.
+    let since = Instant::now();
+    crate::supervised::wait_until("some intervals", || since.elapsed() > Duration::from_secs(2));
+    assert_eq!(aws.fake.count("GetParameters"), asked);
+    std::fs::remove_dir(&head).unwrap();
+    std::fs::rename(aws.scene.path("aside"), &head).unwrap();
+    crate::supervised::wait_until("a look", || aws.fake.count("GetParameters") > asked);
+
+    // The first one goes; what is fetched from then on is fetched for the other, and says so.
+    let accesses = |event: &str| -> Vec<String> {
+        let records = agent.audit();
+        let own = records.iter().filter(|record| record["event"] == event);
+        own.map(|record| record["access"].as_str().unwrap().to_owned()).collect()
+    };
+    let looked_for = || accesses("secret.refreshed").pop().unwrap();
+    let of_each = accesses("access.compared");
+    assert_eq!(looked_for(), of_each[0]);
+    drop(first);
+    crate::supervised::wait_until("a look for the other", || looked_for() == of_each[1]);
+    drop(second);
     agent.end();
 }

@@ -10,7 +10,7 @@ use super::protocol::decode_reply;
 use super::protocol::reply::{Refusal, Reply};
 use super::protocol::request::Request;
 use crate::cli::agent::AgentCommand;
-use crate::error::Error;
+use crate::error::{Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::escape;
 use crate::output;
@@ -42,8 +42,8 @@ pub fn ask(command: &AgentCommand, parent: &ParentEnv) -> Result<(), Error> {
         (Reply::Done(count), AgentCommand::Flush { .. }) => output::print(&format!("{count} entries forgotten\n")),
         (Reply::Refused(Refusal::Denied), _) => Err(ClientError::Untrusted(socket).into()),
         (Reply::Refused(Refusal::Busy), _) => Err(ClientError::Busy(socket).into()),
-        (Reply::Refused(Refusal::Failed { message, hint, .. }), _) => {
-            let class = crate::error::Class::Audit;
+        (Reply::Refused(Refusal::Failed { class, message, hint }), _) => {
+            let class = Class::ALL.into_iter().find(|known| known.word() == class).unwrap_or(Class::Internal);
             Err(super::failure::Failure { class, message: escape(&message), hint: hint.map(|hint| escape(&hint)) }
                 .into())
         }

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::child::supervise::{Next, supervise};
 use crate::cli;
 use crate::error::Error;
 use crate::inject::ParentEnv;
+use crate::name::show;
 use crate::policy::model::{HostFile, RunRules};
 use crate::{setting, sys};
 
@@ -47,13 +49,14 @@ pub enum Way {
     Agent(PathBuf),
     /// With the means of the caller.
     Direct {
-        /// An agent that is there and was passed over because the caller said so; for the record.
-        passed_over: Option<PathBuf>,
+        /// What the record says of an agent that is expected, and was passed over because the caller said so.
+        passed_over: Option<String>,
     },
 }
 
-/// Decides for one `run`. An agent that is there is used, unless the caller chose a policy by its path or said `--no-agent`; it
-/// is never passed over because it fails.
+/// Decides for one `run`. An agent that is expected is used, unless the caller chose a policy by its path or said `--no-agent`;
+/// it is never passed over because it fails, or has ended. Expected is what the caller's environment names, or the host file,
+/// or what is there.
 ///
 /// # Errors
 /// The host demands the agent, and the caller does not want it.
@@ -61,18 +64,26 @@ pub fn choose(options: &cli::Run, parent: &ParentEnv, host: &HostFile) -> Result
     let variable = |name| parent.get(name).filter(|text| !text.is_empty());
     let usual = || host.agent.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
     let must = host.agent.require && !setting::is_root();
-    let direct = |passed_over| if must { Err(ClientError::Demanded) } else { Ok(Way::Direct { passed_over }) };
-    let is_there = |socket: &Path| socket.symlink_metadata().is_ok();
+    // A folder that lets nobody look is no proof that nothing is there.
+    let is_there =
+        |socket: &Path| !matches!(socket.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound);
+    let is_expected = || host.agent.socket.is_some() || is_there(&usual());
+    let direct = |why| {
+        let named = variable("VOUCHSAFE_AGENT").map(PathBuf::from);
+        let expected = named.or_else(|| is_expected().then(&usual));
+        let passed_over = expected.map(|socket| format!("the agent at `{}` was passed over: {why}", show(&socket)));
+        if must { Err(ClientError::Demanded) } else { Ok(Way::Direct { passed_over }) }
+    };
     match (&options.through.agent, variable("VOUCHSAFE_AGENT")) {
         (Some(Some(socket)), _) => Ok(Way::Agent(socket.clone())),
         (Some(None), Some(socket)) => Ok(Way::Agent(socket.into())),
         (Some(None), None) => Ok(Way::Agent(usual())),
-        (None, _) if options.through.no_agent => direct(Some(usual()).filter(|socket| is_there(socket))),
-        (None, _) if options.selection.policy.is_some() => direct(None),
+        (None, _) if options.through.no_agent => direct("--no-agent"),
+        (None, _) if options.selection.policy.is_some() => direct("--policy"),
         (None, Some(socket)) => Ok(Way::Agent(socket.into())),
-        (None, None) if variable("VOUCHSAFE_POLICY").is_some() => direct(None),
-        (None, None) if must || is_there(&usual()) => Ok(Way::Agent(usual())),
-        (None, None) => direct(None),
+        (None, None) if variable("VOUCHSAFE_POLICY").is_some() => direct("VOUCHSAFE_POLICY"),
+        (None, None) if must || is_expected() => Ok(Way::Agent(usual())),
+        (None, None) => Ok(Way::Direct { passed_over: None }),
     }
 }
 
@@ -163,28 +174,37 @@ mod tests {
     #[test]
     fn an_agent_is_passed_over_only_by_word() {
         let (there, none) = ("/dev/null", "/nonexistent/agent.sock");
-        let host = |socket: &str| HostFile {
-            agent: crate::policy::model::HostAgent { socket: Some(socket.into()), ..Default::default() },
+        let host = |socket: Option<&str>| HostFile {
+            agent: crate::policy::model::HostAgent { socket: socket.map(Into::into), ..Default::default() },
             ..HostFile::default()
         };
         let agent = |socket: &str| Way::Agent(socket.into());
-        let direct = |over: Option<&str>| Way::Direct { passed_over: over.map(Into::into) };
+        let over = |socket: &str, why: &str| Way::Direct {
+            passed_over: Some(format!("the agent at `{socket}` was passed over: {why}")),
+        };
+        let direct = Way::Direct { passed_over: None };
         let variable = [("VOUCHSAFE_AGENT", "/a")];
         let policy = [("VOUCHSAFE_POLICY", "p.toml")];
         for (words, variables, socket, expected) in [
-            (&["--agent=/b"][..], &variable[..], there, agent("/b")),
-            (&["--agent"], &variable, there, agent("/a")),
-            (&["--agent"], &[], none, agent(none)),
-            (&["--no-agent"], &variable, there, direct(Some(there))),
-            (&["--no-agent"], &[], none, direct(None)),
-            (&["--policy=p"], &variable, there, direct(None)),
-            (&[], &variable, none, agent("/a")),
-            (&[], &[("VOUCHSAFE_AGENT", "")], none, direct(None)),
-            (&[], &policy, there, direct(None)),
-            (&[], &[], there, agent(there)),
-            (&[], &[], none, direct(None)),
+            (&["--agent=/b"][..], &variable[..], Some(there), agent("/b")),
+            (&["--agent"], &variable, Some(there), agent("/a")),
+            (&["--agent"], &[], Some(none), agent(none)),
+            (&["--agent"], &[], None, agent(DEFAULT_SOCKET)),
+            (&["--no-agent"], &variable, Some(there), over("/a", "--no-agent")),
+            (&["--no-agent"], &[], Some(none), over(none, "--no-agent")),
+            (&["--no-agent"], &[], None, Way::Direct { passed_over: None }),
+            (&["--policy=p"], &variable, None, over("/a", "--policy")),
+            (&["--policy=p"], &[], Some(none), over(none, "--policy")),
+            (&["--policy=p"], &[], None, Way::Direct { passed_over: None }),
+            (&[], &variable, Some(none), agent("/a")),
+            (&[], &[("VOUCHSAFE_AGENT", "")], None, Way::Direct { passed_over: None }),
+            (&[], &policy, Some(there), over(there, "VOUCHSAFE_POLICY")),
+            (&[], &policy, None, Way::Direct { passed_over: None }),
+            (&[], &[], Some(there), agent(there)),
+            (&[], &[], Some(none), agent(none)),
+            (&[], &[], None, direct),
         ] {
-            assert_eq!(way(words, variables, &host(socket)).unwrap(), expected, "{words:?} {variables:?} {socket}");
+            assert_eq!(way(words, variables, &host(socket)).unwrap(), expected, "{words:?} {variables:?} {socket:?}");
         }
         let both = ["--agent", "--no-agent"].map(OsString::from);
         let words = ["vouchsafe", "run"].map(Into::into).into_iter().chain(both).chain(["--", "x"].map(Into::into));

@@ -70,8 +70,11 @@ fn what_is_cached_outlives_the_store_until_it_is_flushed() {
     let status: serde_json::Value = serde_json::from_str(status.out()).unwrap();
     assert_eq!((&status["cache"]["values"], &status["ready"]), (&2.into(), &true.into()));
     assert!(!status.to_string().contains("hunter2"));
-    assert_eq!(agent.ask("flush", &["--env", "other"]).expect_status(0).out(), "0 entries forgotten\n");
-    assert_eq!(agent.ask("flush", &["--env", "test"]).expect_status(0).out(), "2 entries forgotten\n");
+    let none = agent.ask("flush", &["--env", "other"]).expect_status(121);
+    assert!(none.err().contains("no policy that is served speaks for that environment"), "{}", none.err());
+    // The policy of the environment is that of a service which has none of its own.
+    let flushed = agent.ask("flush", &["--env", "test", "--service", "api"]).expect_status(0);
+    assert_eq!(flushed.out(), "2 entries forgotten\n");
     let failed = agent.run(&["--", "true"]).expect_status(122);
     assert!(failed.err().contains("agent: store `files`: "), "{}", failed.err());
     let events = agent.events();
@@ -201,7 +204,15 @@ fn an_agent_that_is_wanted_and_not_there_is_not_passed_over() {
     both.expect_status(2);
     let file = scene.write("file.sock", b"");
     scene.vouchsafe(&["run", &format!("--agent={}", file.display()), "-e", "test", "--", "env"]).expect_status(122);
-    scene.vouchsafe(&["run", "--no-agent", "--policy", policy.to_str().unwrap(), "--", "true"]).expect_status(0);
+    // Passed over by word, it is: that is written down, whatever the word was.
+    for (words, why) in [(&["--no-agent"][..], "--no-agent"), (&[], "--policy")] {
+        let words = [&["run"], words, &["--policy", policy.to_str().unwrap(), "--", "true"]].concat();
+        let output = scene.command(&words).env("VOUCHSAFE_AGENT", &variable).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let log = std::fs::read_to_string(scene.path("audit.jsonl")).unwrap();
+        let told = format!("the agent at `{}` was passed over: {why}", variable.display());
+        assert!(log.lines().rev().nth(1).unwrap().contains(&told), "{log}");
+    }
 }
 
 #[test]

@@ -205,8 +205,14 @@ impl Cache {
         }
     }
 
-    /// Fetches again what is due of an order, unless that is under way. Answers what came of it, for the audit.
-    pub async fn refresh(&self, policy: &Arc<Served>, order: &Order) -> Option<(Result<(), Failure>, Vec<String>)> {
+    /// Fetches again what is due of an order, unless that is under way, and unless `may_fetch` that says no. Answers what came
+    /// of it, for the audit.
+    pub async fn refresh(
+        &self,
+        policy: &Arc<Served>,
+        order: &Order,
+        may_fetch: impl AsyncFnOnce(&[Wanted]) -> bool,
+    ) -> Option<(Result<(), Failure>, Vec<String>)> {
         let key = (policy.number, order.store().clone());
         let asked = self.asked(policy, &key);
         if asked.is_refreshing.replace(true) {
@@ -220,19 +226,22 @@ impl Cache {
             let is_due = |wanted: &&Wanted| matches!(table.state(&key, wanted, now), Some(State::Due));
             order.wanted().iter().filter(is_due).cloned().collect()
         };
-        if due.is_empty() || asked.failure(now, now, &due).is_some() {
+        if due.is_empty() || asked.failure(now, now, &due).is_some() || !may_fetch(&due).await {
             return None;
         }
-        let (answers, request_ids) = self.ask(policy, &key, &asked, due, now + policy.policy.run.deadline).await;
+        let (answers, request_ids) =
+            self.ask(policy, &key, &asked, due, Instant::now() + policy.policy.run.deadline).await;
         Some((answers.map(drop).map_err(|failure| failure.failure), request_ids))
     }
 
-    /// Fetches again what was not fetched for so long of an order; answers what came of it, if anything had to be.
+    /// Fetches again what was not fetched for so long of an order, unless `may_fetch` that says no; answers what came of it, if
+    /// anything had to be.
     pub async fn renew(
         &self,
         policy: &Arc<Served>,
         order: &Order,
         age: Duration,
+        may_fetch: impl AsyncFnOnce(&[Wanted]) -> bool,
     ) -> Option<(Result<(), StoreFailure>, Vec<String>)> {
         let key = (policy.number, order.store().clone());
         let asked = self.asked(policy, &key);
@@ -245,10 +254,11 @@ impl Cache {
             };
             order.wanted().iter().filter(is_old).cloned().collect()
         };
-        if old.is_empty() || asked.failure(now, now, &old).is_some() {
+        if old.is_empty() || asked.failure(now, now, &old).is_some() || !may_fetch(&old).await {
             return None;
         }
-        let (answers, request_ids) = self.ask(policy, &key, &asked, old, now + policy.policy.run.deadline).await;
+        let (answers, request_ids) =
+            self.ask(policy, &key, &asked, old, Instant::now() + policy.policy.run.deadline).await;
         Some((answers.map(drop), request_ids))
     }
 

@@ -266,19 +266,22 @@ fn what_is_due_is_fetched_again_once_and_a_denial_then_counts_at_once() {
         assert_eq!(texts(&found), ["due"]);
         scene.will(Ok("new"));
         let (first, second) = tokio::join!(
-            scene.cache.refresh(&scene.served, &scene.orders["A"]),
-            scene.cache.refresh(&scene.served, &scene.orders["A"])
+            scene.cache.refresh(&scene.served, &scene.orders["A"], async |_| true),
+            scene.cache.refresh(&scene.served, &scene.orders["A"], async |_| true)
         );
         assert_eq!(first, Some((Ok(()), vec!["id".into()])));
         assert_eq!(second, None);
         let found = scene.get("A").await.unwrap();
         assert!(!found.is_due);
         assert_eq!(texts(&found), ["new"]);
-        assert!(scene.cache.refresh(&scene.served, &scene.orders["A"]).await.is_none(), "nothing is due");
+        assert!(
+            scene.cache.refresh(&scene.served, &scene.orders["A"], async |_| true).await.is_none(),
+            "nothing is due"
+        );
 
         make_due();
         scene.will(Err(false));
-        let refreshed = scene.cache.refresh(&scene.served, &scene.orders["A"]).await;
+        let refreshed = scene.cache.refresh(&scene.served, &scene.orders["A"], async |_| true).await;
         assert!(matches!(refreshed, Some((Err(_), _))));
         assert_eq!(scene.cache.figures().values, 0);
     });
@@ -330,5 +333,24 @@ fn an_order_larger_than_the_cache_is_served_all_the_same() {
         scene.will(Ok("b"));
         scene.will(Ok("both"));
         assert_eq!(texts(&scene.get("AB").await.unwrap()), ["both", "both"]);
+    });
+}
+
+#[test]
+fn what_may_not_be_fetched_is_not() {
+    run(async {
+        let scene = scene("ttl = \"5m\"");
+        let renew = async |may| {
+            let may = async |wanted: &[Wanted]| {
+                assert_eq!(wanted, scene.orders["A"].wanted());
+                may
+            };
+            scene.cache.renew(&scene.served, &scene.orders["A"], Duration::ZERO, may).await
+        };
+        assert!(renew(false).await.is_none());
+        assert_eq!(scene.asked(), 0);
+        scene.will(Ok("one"));
+        assert!(renew(true).await.is_some_and(|(renewed, _)| renewed.is_ok()));
+        assert_eq!(scene.asked(), 1);
     });
 }

@@ -27,7 +27,7 @@ use crate::policy::model::{AgentUse, RunMode};
 use crate::policy::{self};
 use crate::resolve::{Order, orders, resolve};
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{Store, Wanted};
 use crate::sys::peer::Credentials;
 
 /// Who is connected, as the kernel said when the connection was accepted.
@@ -124,7 +124,12 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
         Request::Status if agent.is_trusted(&caller) => encoded(&Reply::Status(agent.status().to_string())),
         Request::Flush { environment, service } if agent.is_trusted(&caller) => {
             match agent.flush(&caller, peer, environment.as_ref(), service.as_ref()).await {
-                Ok(count) => encoded(&Reply::Done(count)),
+                Ok(Some(count)) => encoded(&Reply::Done(count)),
+                Ok(None) => {
+                    let message = "no policy that is served speaks for that environment and service".to_owned();
+                    let hint = Some("vouchsafe agent status   # says which are".to_owned());
+                    refuse(failed(&Failure { class: Class::Policy, message, hint }))
+                }
                 Err(error) => refuse(failed(&Failure::of(&error))),
             }
         }
@@ -148,6 +153,9 @@ pub(super) fn may_ask(agent: &Agent, whose: Whose) -> Result<(), Refusal> {
     Err(if whose == Whose::Strangers { Refusal::Denied } else { Refusal::Busy })
 }
 
+/// How often a request is decided again because its policy was replaced while it was under way.
+const DECISIONS: usize = 20;
+
 /// Decides, writes down, fetches, writes down. `last` is left with the access whose values go out.
 pub(super) async fn resolve_for(
     agent: &Rc<Agent>,
@@ -156,6 +164,22 @@ pub(super) async fn resolve_for(
     ask: Ask,
     last: &mut Last,
 ) -> Result<Answered, Refusal> {
+    for _ in 0..DECISIONS {
+        if let Some(answered) = decide(agent, peer, caller, ask.clone(), last).await? {
+            return Ok(answered);
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// Decides once. `None`: what it was decided by is not served any more.
+async fn decide(
+    agent: &Rc<Agent>,
+    peer: &Peer,
+    caller: &Caller,
+    ask: Ask,
+    last: &mut Last,
+) -> Result<Option<Answered>, Refusal> {
     let served = agent.find(&ask);
     let context = Arc::new(context(agent, peer, caller, &ask, served.as_deref()));
     let mut access = agent.journal.access(context).map_err(|error| unwritten(agent, &error))?;
@@ -184,7 +208,7 @@ pub(super) async fn resolve_for(
             Verdict::Granted(grant) => {
                 let permit = access.request(grant).await.map_err(|error| unwritten(agent, &error))?;
                 let answered = release(agent, served, permit, purpose, &mut access).await?;
-                if matches!(answered, Answered::Values(_)) {
+                if matches!(answered, Some(Answered::Values(_))) {
                     if matches!(purpose, Purpose::Child | Purpose::Look { .. }) {
                         agent.releases.note(caller.uid, access.id().to_bytes(), of);
                     }
@@ -206,14 +230,14 @@ pub(super) async fn resolve_for(
     Err(Refusal::Denied)
 }
 
-/// From the permit to a frame with the values, its release written down.
+/// From the permit to a frame with the values, its release written down. `None`: the policy was replaced meanwhile.
 async fn release(
     agent: &Rc<Agent>,
     served: &Arc<Served>,
     permit: Permit<'_>,
     purpose: Purpose,
     access: &mut Access,
-) -> Result<Answered, Refusal> {
+) -> Result<Option<Answered>, Refusal> {
     let (deadline, pin) = (Instant::now() + served.policy.run.deadline, permit.grant().pin());
     let mut fetched = Vec::new();
     let mut due = Vec::new();
@@ -239,6 +263,13 @@ async fn release(
             Err(failure) => return Err(write_failure(agent, access, &failure).await),
         }
     }
+    // What was decided by a policy that does not hold any more is not handed over; it may grant nothing now.
+    if served.is_retired() {
+        let reason = "the policy was replaced while this was fetched; it is decided anew".to_owned();
+        let written = access.record(Event::AccessFailed, Outcome::Failed, Some(reason), &[]).await;
+        written.map_err(|error| unwritten(agent, &error))?;
+        return Ok(None);
+    }
     let stale = stale_seconds(&fetched);
     let mut held: Vec<_> =
         fetched.into_iter().map(|(order, found)| Some(Held { order, answers: found.answers })).collect();
@@ -262,7 +293,7 @@ async fn release(
         let reason = if set == has { "nothing has changed" } else { "something has changed; the caller is told so" };
         let written = access.record(Event::AccessCompared, Outcome::Succeeded, Some(reason.to_owned()), &notes).await;
         written.map_err(|error| unwritten(agent, &error))?;
-        return Ok(Answered::Seen(set, watching));
+        return Ok(Some(Answered::Seen(set, watching)));
     }
     if purpose == (Purpose::Look { has: set }) {
         let notes = resolved.into_notes();
@@ -282,7 +313,7 @@ async fn release(
         resolved.into_notes().into_iter().map(|note| SecretNote { stale_seconds: stale_of(&note), ..note }).collect();
     let released = access.release(frame, &notes).await.map_err(|error| unwritten(agent, &error))?;
     refresh_all(agent, served, due, access);
-    Ok(Answered::Values(released))
+    Ok(Some(Answered::Values(released)))
 }
 
 /// Whether nothing is to be fetched for the one who asks, since he is not the one who becomes the command.
@@ -304,18 +335,38 @@ fn refresh_all(agent: &Rc<Agent>, served: &Arc<Served>, due: Vec<Order>, access:
 fn refresh_later(agent: &Rc<Agent>, served: &Arc<Served>, order: Order, access: &Access) {
     let (agent, served, mut access) = (Rc::clone(agent), Arc::clone(served), access.again());
     tokio::task::spawn_local(async move {
-        let Some((outcome, request_ids)) = agent.cache.refresh(&served, &order).await else { return };
+        let mut fetched = Vec::new();
+        let may_fetch = async |wanted: &[Wanted]| {
+            fetched = wanted.to_vec();
+            note_refresh(&agent, &mut access, order.store(), wanted, Outcome::Allowed, None).await
+        };
+        let Some((outcome, request_ids)) = agent.cache.refresh(&served, &order, may_fetch).await else { return };
         access.note_request_ids(request_ids);
         agent.metrics.refreshed(outcome.is_ok());
-        let notes: Vec<SecretNote> = order.wanted().iter().map(|wanted| note_of(order.store(), wanted)).collect();
         let (outcome, reason) = match outcome {
             Ok(()) => (Outcome::Succeeded, None),
             Err(failure) => (Outcome::Failed, Some(failure.message)),
         };
-        if let Err(error) = access.record(Event::SecretRefreshed, outcome, reason, &notes).await {
-            unwritten(&agent, &error);
-        }
+        note_refresh(&agent, &mut access, order.store(), &fetched, outcome, reason).await;
     });
+}
+
+/// Writes down that something is fetched that nobody waits for, before it is, and how that went; `false`: it is not written.
+pub(super) async fn note_refresh(
+    agent: &Agent,
+    access: &mut Access,
+    store: &StoreName,
+    wanted: &[Wanted],
+    outcome: Outcome,
+    reason: Option<String>,
+) -> bool {
+    let notes: Vec<SecretNote> = wanted.iter().map(|wanted| note_of(store, wanted)).collect();
+    let written = access.record(Event::SecretRefreshed, outcome, reason, &notes).await;
+    match &written {
+        Ok(()) => agent.audit_works.set(true),
+        Err(error) => agent.audit_failed(error),
+    }
+    written.is_ok()
 }
 
 /// So many of the names that were asked for in vain are written down.

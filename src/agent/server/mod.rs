@@ -153,20 +153,15 @@ impl Agent {
         }
     }
 
-    /// Forgets what is cached, of one environment or service if one is named.
+    /// Forgets what is cached; of the policies that speak for an environment or a service, if one is named. `None`: none does.
     async fn flush(
         &self,
         caller: &Caller,
         peer: &Peer,
         environment: Option<&EnvironmentName>,
         service: Option<&ServiceName>,
-    ) -> Result<u64, AuditError> {
-        let is_meant = |served: &Served| {
-            let (of, own) = &served.slot;
-            environment.is_none_or(|wanted| wanted == of) && (service.is_none() || service == own.as_ref())
-        };
-        let meant: Vec<u64> =
-            self.policies.borrow().iter().filter(|served| is_meant(served)).map(|served| served.number).collect();
+    ) -> Result<Option<u64>, AuditError> {
+        let meant = self.policies.borrow().speaking_for(environment, service);
         let count = self.cache.forget(|number| meant.contains(&number));
         self.hub.hurry(|number| meant.contains(&number));
         let context = Context {
@@ -177,9 +172,14 @@ impl Agent {
             command: None,
         };
         let mut access = self.journal.access(Arc::new(context))?;
-        let reason = format!("{count} entries forgotten");
-        access.record(Event::AgentFlushed, Outcome::Succeeded, Some(reason), &[]).await?;
-        Ok(count)
+        // All of none are none; but what is named has to be there.
+        let is_nothing = meant.is_empty() && (environment.is_some() || service.is_some());
+        let (outcome, reason) = match is_nothing {
+            true => (Outcome::Failed, "no policy that is served speaks for that".to_owned()),
+            false => (Outcome::Succeeded, format!("{count} entries forgotten")),
+        };
+        access.record(Event::AgentFlushed, outcome, Some(reason), &[]).await?;
+        Ok((!is_nothing).then_some(count))
     }
 
     /// What is served and how things are, without values.

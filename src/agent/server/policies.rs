@@ -3,7 +3,7 @@
 //! `<folder>/<environment>.toml` and `<folder>/<environment>/<service>.toml`, as below `/etc/vouchsafe/policies`. Each is
 //! loaded and checked as a whole; one that is not accepted leaves the one that was loaded before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -105,6 +105,19 @@ impl Policies {
         let own = service.and_then(|service| self.served.get(&(environment.clone(), Some(service.clone()))));
         let found = own.or_else(|| self.served.get(&(environment.clone(), None)))?;
         check_match(&found.policy, Some(environment), service).is_ok().then_some(found)
+    }
+
+    /// The numbers of all that speak for this environment, or any, and this service, or any: what a request that says so would
+    /// be decided by.
+    #[must_use]
+    pub fn speaking_for(&self, environment: Option<&EnvironmentName>, service: Option<&ServiceName>) -> BTreeSet<u64> {
+        let all = self.served.values().filter(|served| environment.is_none_or(|wanted| *wanted == served.slot.0));
+        match service {
+            None => all.map(|served| served.number).collect(),
+            Some(service) => {
+                all.filter_map(|served| self.find(&served.slot.0, Some(service))).map(|served| served.number).collect()
+            }
+        }
     }
 
     /// All of them.
@@ -301,6 +314,20 @@ mod tests {
         assert_eq!(found(&policies, "dev", Some("api")), None);
         assert_eq!(found(&policies, "test", None), None);
         assert_eq!(found(&policies, "base", None), None);
+        let speaking = |environment: Option<&str>, service: Option<&str>| {
+            let environment = environment.map(|name| EnvironmentName::new(name).unwrap());
+            let service = service.map(|name| ServiceName::new(name).unwrap());
+            let numbers = policies.speaking_for(environment.as_ref(), service.as_ref());
+            let all = policies.iter().filter(|served| numbers.contains(&served.number));
+            all.map(|served| served.slot.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(speaking(None, None).len(), 3);
+        assert_eq!(speaking(Some("prod"), None), [of("prod", None), of("prod", Some("api"))]);
+        assert_eq!(speaking(Some("prod"), Some("api")), [of("prod", Some("api"))]);
+        assert_eq!(speaking(Some("prod"), Some("other")), [of("prod", None)], "the policy that serves it");
+        assert_eq!(speaking(None, Some("web")), [of("dev", None), of("prod", None)]);
+        assert_eq!(speaking(Some("dev"), Some("api")), []);
+        assert_eq!(speaking(Some("test"), None), []);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! - No plaintext is kept: of an answer there is a digest under a random key of this process, and it says only that somebody
 //!   should look; what he looks at is decided and written down anew.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use ring::hmac;
 use tokio::sync::{Notify, watch};
 
 use super::Agent;
+use super::access::note_refresh;
 use super::policies::Served;
-use super::rendered::note_of;
 use crate::agent::failure::Failure;
+use crate::audit::Outcome;
 use crate::audit::journal::Access;
-use crate::audit::{Event, Outcome, SecretNote};
 use crate::name::StoreName;
 use crate::resolve::Order;
 use crate::store::aws::retry::random;
@@ -36,6 +36,8 @@ const MOST_QUIETS: u32 = 10;
 pub(super) struct Hub {
     key: hmac::Key,
     watched: RefCell<HashMap<u64, Rc<Watched>>>,
+    /// Of the last wait.
+    number: Cell<u64>,
 }
 
 /// What is waited for of one policy.
@@ -50,22 +52,23 @@ struct Watched {
 }
 
 /// Who waits for one order.
+#[derive(Default)]
 struct Waiting {
-    count: usize,
-    /// Of the one who came first.
-    access: Access,
+    /// Of each, by the number of his wait: what is fetched is fetched for somebody who is there.
+    accesses: BTreeMap<u64, Access>,
 }
 
 /// One who waits, for as long as it is held.
 pub(super) struct Watching {
     watched: Rc<Watched>,
+    number: u64,
     orders: Vec<Rc<Order>>,
     changed: watch::Receiver<()>,
 }
 
 impl Hub {
     pub(super) fn new(key: hmac::Key) -> Self {
-        Self { key, watched: RefCell::default() }
+        Self { key, watched: RefCell::default(), number: Cell::default() }
     }
 
     /// Waits for changes of what these orders name; from this moment on.
@@ -90,17 +93,18 @@ impl Hub {
             tokio::task::spawn_local(keep(Rc::clone(agent), Rc::clone(&new)));
             new
         });
+        let number = self.number.get() + 1;
+        self.number.set(number);
         let mut known = watched.orders.borrow_mut();
         let orders = orders.iter().map(|order| {
             let order =
                 known.get_key_value(order).map_or_else(|| Rc::new(order.clone()), |(known, _)| Rc::clone(known));
-            let waiting = known.entry(Rc::clone(&order));
-            waiting.or_insert_with(|| Waiting { count: 0, access: access.again() }).count += 1;
+            known.entry(Rc::clone(&order)).or_default().accesses.insert(number, access.again());
             order
         });
         let orders = orders.collect();
         drop(known);
-        Watching { watched: Rc::clone(watched), orders, changed: watched.changed.subscribe() }
+        Watching { watched: Rc::clone(watched), number, orders, changed: watched.changed.subscribe() }
     }
 
     /// Takes in what a store has answered. Whoever waits for it hears of it if it is not what it was.
@@ -146,6 +150,13 @@ impl Hub {
     }
 }
 
+impl Waiting {
+    /// Of one who waits.
+    fn access(&self) -> Option<Access> {
+        self.accesses.values().next().map(Access::again)
+    }
+}
+
 impl Watching {
     /// How often is looked.
     pub(super) fn every(&self) -> Duration {
@@ -175,8 +186,8 @@ impl Drop for Watching {
         let mut orders = self.watched.orders.borrow_mut();
         for order in &self.orders {
             if let Some(waiting) = orders.get_mut(order) {
-                waiting.count -= 1;
-                if waiting.count == 0 {
+                waiting.accesses.remove(&self.number);
+                if waiting.accesses.is_empty() {
                     orders.remove(order);
                 }
             }
@@ -206,11 +217,14 @@ async fn keep(agent: Rc<Agent>, watched: Rc<Watched>) {
             agent.hub.end(&watched);
             return;
         }
-        let orders: Vec<(Rc<Order>, Access)> = {
+        let orders: Vec<Rc<Order>> = {
             let orders = watched.orders.borrow();
-            orders.iter().map(|(order, waiting)| (Rc::clone(order), waiting.access.again())).collect()
+            orders.keys().map(Rc::clone).collect()
         };
-        for (order, access) in orders {
+        for order in orders {
+            let access = watched.orders.borrow().get(&order).and_then(Waiting::access);
+            // Nobody waits for it any more.
+            let Some(access) = access else { continue };
             look(&agent, &watched, &order, access).await;
         }
     }
@@ -218,7 +232,12 @@ async fn keep(agent: Rc<Agent>, watched: Rc<Watched>) {
 
 /// Asks the store for what nobody else has asked for since.
 async fn look(agent: &Rc<Agent>, watched: &Watched, order: &Order, mut access: Access) {
-    let renewed = agent.cache.renew(&watched.served, order, watched.every / 2).await;
+    let mut fetched = Vec::new();
+    let may_fetch = async |wanted: &[Wanted]| {
+        fetched = wanted.to_vec();
+        note_refresh(agent, &mut access, order.store(), wanted, Outcome::Allowed, None).await
+    };
+    let renewed = agent.cache.renew(&watched.served, order, watched.every / 2, may_fetch).await;
     let Some((outcome, request_ids)) = renewed else { return };
     access.note_request_ids(request_ids);
     agent.metrics.refreshed(outcome.is_ok());
@@ -233,10 +252,7 @@ async fn look(agent: &Rc<Agent>, watched: &Watched, order: &Order, mut access: A
             (Outcome::Failed, Some(message))
         }
     };
-    let notes: Vec<SecretNote> = order.wanted().iter().map(|wanted| note_of(order.store(), wanted)).collect();
-    if let Err(error) = access.record(Event::SecretRefreshed, outcome, reason, &notes).await {
-        agent.audit_failed(&error);
-    }
+    note_refresh(agent, &mut access, order.store(), &fetched, outcome, reason).await;
 }
 
 /// What stands for an answer, and for nothing without the key. Another version of the same value is no other answer.
