@@ -27,6 +27,13 @@ pub(super) struct Piece {
     length: usize,
 }
 
+impl Piece {
+    /// The room that it takes.
+    pub(super) fn room(&self) -> usize {
+        room_for(self.length)
+    }
+}
+
 impl Arena {
     /// Memory of `size` bytes; `None` if there is none.
     pub(super) fn new(size: usize) -> Option<Self> {
@@ -91,7 +98,8 @@ impl Arena {
     }
 }
 
-fn room_for(length: usize) -> usize {
+/// The room that so many bytes take.
+pub(super) fn room_for(length: usize) -> usize {
     length.next_multiple_of(STEP)
 }
 

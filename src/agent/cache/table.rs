@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::arena::{Arena, Piece};
+use super::arena::{Arena, Piece, room_for};
 use crate::name::{ItemName, StoreName};
 use crate::policy::model::{CacheRules, Stage};
 use crate::secret::Secret;
@@ -51,6 +51,26 @@ struct Value {
     version: Option<u64>,
     stage: Option<Stage>,
     written: Option<SystemTime>,
+}
+
+/// What there has to be room for.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    bytes: usize,
+    count: usize,
+}
+
+impl Room {
+    fn of(answer: &Answer) -> Self {
+        let room = |found: &Fetched| room_for(found.value.expose().len());
+        match answer {
+            Answer::Absent => Self { bytes: 0, count: 1 },
+            Answer::Found(found) => Self { bytes: room(found), count: 1 },
+            Answer::Bundle(items) => {
+                Self { bytes: items.iter().map(|(_, found)| room(found)).sum(), count: items.len().max(1) }
+            }
+        }
+    }
 }
 
 /// What an entry says of itself.
@@ -131,7 +151,12 @@ impl Table {
             return;
         }
         let early = ttl.mul_f64(0.1 + 0.2 * f64::from(random) / f64::from(u32::MAX));
-        let Some(kept) = self.keep_values(answer) else { return };
+        let needs = Room::of(answer);
+        // What can never be kept drives nothing out.
+        if needs.bytes > self.arena.size() || needs.count > self.limit {
+            return;
+        }
+        let Some(kept) = self.keep_values(answer, store.0, needs) else { return };
         self.tick += 1;
         self.count += kept.count();
         let due = fresh_until.checked_sub(early).unwrap_or(now);
@@ -139,22 +164,19 @@ impl Table {
         self.stores.entry(store.clone()).or_default().insert(wanted.clone(), entry);
     }
 
-    fn keep_values(&mut self, answer: &Answer) -> Option<Kept> {
-        match answer {
-            Answer::Absent => self.make_room(1).then_some(Kept::Absent),
-            Answer::Found(found) => {
-                if !self.make_room(1) {
-                    return None;
-                }
-                self.keep_value(found).map(Kept::Found)
+    fn keep_values(&mut self, answer: &Answer, policy: u64, needs: Room) -> Option<Kept> {
+        while self.count + needs.count > self.limit {
+            if !self.evict(policy, needs) {
+                return None;
             }
+        }
+        match answer {
+            Answer::Absent => Some(Kept::Absent),
+            Answer::Found(found) => self.keep_value(found, policy, needs).map(Kept::Found),
             Answer::Bundle(items) => {
-                if !self.make_room(items.len().max(1)) {
-                    return None;
-                }
                 let mut kept = Vec::with_capacity(items.len());
                 for (name, found) in items {
-                    match self.keep_value(found) {
+                    match self.keep_value(found, policy, needs) {
                         Some(value) => kept.push((name.clone(), value)),
                         None => {
                             kept.into_iter().for_each(|(_, value): (_, Value)| self.arena.give_back(value.piece));
@@ -167,35 +189,39 @@ impl Table {
         }
     }
 
-    fn keep_value(&mut self, found: &Fetched) -> Option<Value> {
+    fn keep_value(&mut self, found: &Fetched, policy: u64, needs: Room) -> Option<Value> {
         let piece = loop {
             match self.arena.keep(found.value.expose()) {
                 Some(piece) => break piece,
-                None if self.evict() => {}
+                None if self.evict(policy, needs) => {}
                 None => return None,
             }
         };
         Some(Value { piece, version: found.version, stage: found.stage, written: found.written })
     }
 
-    /// Makes room for `count` more, if there can be.
-    fn make_room(&mut self, count: usize) -> bool {
-        while self.count + count > self.limit {
-            if !self.evict() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Forgets what was not used for longest; `false` if there is nothing left.
-    fn evict(&mut self) -> bool {
-        let all = self.stores.iter().flat_map(|(store, entries)| entries.iter().map(move |entry| (store, entry)));
+    /// Forgets what was not used for longest, to make room for what a policy `needs`; `false` if nothing may go for that. A
+    /// policy that has half of everything makes room among its own.
+    fn evict(&mut self, policy: u64, needs: Room) -> bool {
+        let own = self.room_of(policy);
+        let has_its_share = own.bytes + needs.bytes > self.arena.size() / 2 || own.count + needs.count > self.limit / 2;
+        let may_go = |store: &StoreKey| !has_its_share || store.0 == policy;
+        let all = self.stores.iter().filter(|(store, _)| may_go(store));
+        let all = all.flat_map(|(store, entries)| entries.iter().map(move |entry| (store, entry)));
         let Some((store, (wanted, _))) = all.min_by_key(|(_, (_, entry))| entry.used) else { return false };
         let (store, wanted) = (store.clone(), wanted.clone());
         self.evicted += 1;
         self.forget(&store, &wanted);
         true
+    }
+
+    /// What a policy has.
+    fn room_of(&self, policy: u64) -> Room {
+        let own = self.stores.iter().filter(|(store, _)| store.0 == policy).flat_map(|(_, entries)| entries.values());
+        own.fold(Room { bytes: 0, count: 0 }, |sum, entry| Room {
+            bytes: sum.bytes + entry.kept.bytes(),
+            count: sum.count + entry.kept.count(),
+        })
     }
 
     /// Wipes one entry.
@@ -267,6 +293,14 @@ pub struct Figures {
 }
 
 impl Kept {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Absent => 0,
+            Self::Found(value) => value.piece.room(),
+            Self::Bundle(items) => items.iter().map(|(_, value)| value.piece.room()).sum(),
+        }
+    }
+
     fn count(&self) -> usize {
         match self {
             Self::Absent | Self::Found(_) => 1,
@@ -358,6 +392,21 @@ mod tests {
         assert_eq!(table.figures().evicted, 1);
         table.keep(&store(1), &wanted("f"), &found(&[b'z'; 5000]), &rules(100, 0), now, 0);
         assert!(bytes(&mut table, "f").is_none(), "larger than all there is");
+        assert_eq!((table.figures().values, table.figures().evicted), (4, 1), "and drives nothing out");
+    }
+
+    #[test]
+    fn a_policy_leaves_half_of_everything_to_others() {
+        let (mut table, now) = (table(), Instant::now());
+        let mut keep = |policy, name: &str, size| {
+            table.keep(&store(policy), &wanted(name), &found(&vec![b'x'; size]), &rules(100, 0), now, 0);
+            table.figures().evicted
+        };
+        assert_eq!(keep(1, "a", 1024) + keep(1, "b", 1024), 0);
+        assert_eq!((0..10).map(|n| keep(2, &format!("n{n}"), 1024)).max(), Some(8), "its own");
+        assert_eq!(keep(2, "large", 3072), 10, "not for more than its half either");
+        assert!(bytes(&mut table, "a").is_some() && bytes(&mut table, "b").is_some());
+        assert!(table.copy(&store(2), &wanted("large")).is_none());
     }
 
     #[test]
