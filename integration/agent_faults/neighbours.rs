@@ -206,3 +206,27 @@ fn a_lock_on_the_folder_keeps_nobody_from_starting() {
     locker.wait().unwrap();
     agent.end();
 }
+
+/// In a user namespace everybody without a number in it is shown as one and the same: he is nobody, listed or not.
+#[test]
+fn who_has_no_number_here_is_nobody() {
+    if !have(&["setpriv", "python3", "unshare"], true) {
+        return;
+    }
+    let scene = scene("[[grants]]\nsecrets = [\"*\"]\nto = { users = [65534] }\n");
+    write_files(&scene, "[agent]\nusers = [65534]\n");
+    let socket = scene.path("agent.sock");
+    let words = ["agent", "--policies", "served", "--host", "host.toml", "--socket", socket.to_str().unwrap()];
+    // Where everybody has a number, `nobody` is a user as any other.
+    let agent = Agent::spawn(&scene, scene.command(&words));
+    assert!(as_user(&scene, 65_534, &asking(), 1)[0].len() > 100);
+    agent.end();
+    let inside = [&["--user", "--map-root-user", VOUCHSAFE], &words[..]].concat();
+    let agent = Agent::spawn(&scene, scene.other("unshare", &inside));
+    for uid in [OTHER, 65_534] {
+        assert_eq!(refusal(&as_user(&scene, uid, &asking(), 1)[0]), Refusal::Denied);
+    }
+    let last = agent.audit().pop().unwrap();
+    assert_eq!((last["event"].as_str(), last["actor"]["uid"].as_u64()), (Some("access.denied"), Some(65_534)));
+    agent.end();
+}

@@ -50,6 +50,8 @@ words!(
         Discontinuity = "audit.discontinuity",
         /// Bytes of the log that are no record. Written by the file sink itself.
         Quarantined = "audit.quarantined",
+        /// The agent can write records again, after a time in which it could not.
+        AuditResumed = "audit.resumed",
         /// A supervised child has ended.
         ChildExited = "child.exited",
         /// A supervised child is going to be stopped and started with new values. Written before it is.

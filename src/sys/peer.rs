@@ -73,6 +73,46 @@ pub fn groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
+/// The numbers that stand for everybody whom the namespace of this process has no number for. They are also those of a user
+/// (`nobody`) and a group, who cannot be told from all these then (user_namespaces(7), "Unmapped user and group IDs").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unmapped {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Unmapped {
+    /// As it is here; nobody, where everybody has a number.
+    #[must_use]
+    pub fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).ok();
+        let of = |map: &str, number: &str| unmapped(read(map).as_deref(), read(number).as_deref());
+        Self {
+            uid: of("/proc/self/uid_map", "/proc/sys/kernel/overflowuid"),
+            gid: of("/proc/self/gid_map", "/proc/sys/kernel/overflowgid"),
+        }
+    }
+
+    /// Whether this uid may be anybody's.
+    #[must_use]
+    pub fn is_user(self, uid: u32) -> bool {
+        self.uid == Some(uid)
+    }
+
+    /// Whether this gid may be anybody's.
+    #[must_use]
+    pub fn is_group(self, gid: u32) -> bool {
+        self.gid == Some(gid)
+    }
+}
+
+/// The overflow number, unless the map is known to be of everybody to himself.
+fn unmapped(map: Option<&str>, number: Option<&str>) -> Option<u32> {
+    const USUAL: u32 = 65_534;
+    let map: Vec<&str> = map.unwrap_or_default().split_ascii_whitespace().collect();
+    (map != ["0", "0", "4294967295"]).then(|| number.and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL))
+}
+
 /// Takes over a descriptor that the process was started with; an exec will close it. `None` if it was not, or is not open:
 /// then it may be one of our own, which nobody handed to us.
 #[must_use]
@@ -140,6 +180,17 @@ mod tests {
         assert_eq!(seen, own);
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(credentials(&file).is_err() && groups(&file).is_err());
+    }
+
+    #[test]
+    fn where_somebody_has_no_number_one_number_is_nobodys() {
+        assert_eq!(unmapped(Some("         0          0 4294967295\n"), Some("65534\n")), None);
+        for partial in ["0 100000 65536", "0 0 1", "0 0 4294967295 5 5 1", ""] {
+            assert_eq!(unmapped(Some(partial), Some("77\n")), Some(77), "{partial}");
+        }
+        assert_eq!(unmapped(None, None), Some(65_534));
+        let some = Unmapped { uid: Some(7), gid: None };
+        assert!(some.is_user(7) && !some.is_user(8) && !some.is_group(7));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
@@ -133,6 +134,55 @@ fn commands_and_digests_are_claims_that_only_some_grants_take() {
         let outcome = agent.run(&["--", "/usr/bin/env"]).expect_status(status);
         assert_eq!(outcome.out().contains("A=hunter2"), status == 0, "{to} {claimed}");
     }
+}
+
+/// That a digest would help is told to those only whom it would give all that they ask for.
+#[test]
+fn a_digest_is_asked_for_only_where_it_would_be_enough() {
+    let digest = "0".repeat(64);
+    let grant = format!("[[grants]]\nsecrets = [\"A\"]\nto = {{ sha256 = [\"{digest}\"] }}\nclaimed = true\n");
+    let scene = scene().grants(&grant);
+    let agent = Agent::start(&scene);
+    let ask = |only: &str| {
+        let command = vouchsafe::agent::protocol::request::CommandClaim {
+            found: "/x".into(),
+            canonical: "/x".into(),
+            arguments: 0,
+            sha256: None,
+        };
+        let ask = Ask {
+            environment: EnvironmentName::new("test").unwrap(),
+            service: None,
+            only: Some(vec![vouchsafe::name::VariableName::new(only).unwrap()]),
+            command: Some(command),
+            parent: 1,
+            terminal: None,
+            purpose: Purpose::Become,
+        };
+        let answer = agent.raw(&encode_request(&Request::Resolve(ask)).unwrap());
+        match decode_reply(&answer[HEADER..]) {
+            Ok(Reply::Refused(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!([ask("A"), ask("B"), ask("NOTHING")], [Refusal::DigestWanted, Refusal::Denied, Refusal::Denied]);
+    assert_eq!(agent.events()[2..], ["access.denied", "access.denied"]);
+    agent.end();
+}
+
+/// However much there was to look at: the answer comes at a tick.
+#[test]
+fn a_denial_takes_as_long_whatever_the_reason() {
+    let scene = scene().grants("[[grants]]\nsecrets = [\"A\"]\nto = { users = [4242] }\n");
+    let agent = Agent::start(&scene);
+    for environment in ["test", "nowhere"] {
+        for _ in 0..5 {
+            let asked = std::time::Instant::now();
+            answer_for(&agent, environment, None);
+            assert!(asked.elapsed() >= std::time::Duration::from_millis(10), "{environment}: {:?}", asked.elapsed());
+        }
+    }
+    agent.end();
 }
 
 #[test]
@@ -332,8 +382,17 @@ fn health_is_told_without_names() {
     assert!(get("/livez").starts_with("HTTP/1.1 200"));
     std::fs::remove_dir(&head).unwrap();
     std::fs::rename(scene.path("aside"), &head).unwrap();
+    // Whoever looks after readiness sends nobody here before it is: the agent finds out by itself.
+    crate::supervised::wait_until("it is ready again", || get("/readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(agent.events().last().unwrap(), "audit.resumed");
+    // Those who say nothing keep nobody from asking.
+    assert_eq!(std::fs::metadata(scene.path("health.sock")).unwrap().permissions().mode() & 0o777, 0o600);
+    let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(scene.path("health.sock")).unwrap()).collect();
+    let asked = std::time::Instant::now();
+    assert!(get("/livez").starts_with("HTTP/1.1 200"));
+    assert!(asked.elapsed() < std::time::Duration::from_secs(2), "{:?}", asked.elapsed());
+    drop(silent);
     agent.run(&["--", "true"]).expect_status(0);
-    assert!(get("/readyz").starts_with("HTTP/1.1 200"));
     agent.end();
 }
 

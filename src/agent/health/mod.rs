@@ -70,10 +70,13 @@ const LARGEST: usize = 4096;
 /// For one request and its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// For the head of the request: who asks has it ready.
+const HEAD: Duration = Duration::from_millis(200);
+
 /// Serves one connection.
 pub(crate) async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, tell: &impl Tell) {
     let talk = async {
-        let request = read(&mut stream).await?;
+        let request = timeout(HEAD, read(&mut stream)).await??;
         let answer = answer(&request, tell);
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await

@@ -28,7 +28,7 @@ use crate::policy::{self};
 use crate::resolve::{Order, orders, resolve};
 use crate::secret::Secret;
 use crate::store::{Store, Wanted};
-use crate::sys::peer::Credentials;
+use crate::sys::peer::{Credentials, Unmapped};
 
 /// Who is connected, as the kernel said when the connection was accepted.
 #[derive(Debug)]
@@ -40,7 +40,13 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Who has just connected. A process that our namespace has no number for (0) cannot be told from others.
-    pub(super) fn new(credentials: Credentials, groups: Vec<u32>) -> Self {
+    /// A group that anybody's may be shown as is none: groups only add rights.
+    pub(super) fn new(mut credentials: Credentials, mut groups: Vec<u32>, unmapped: Unmapped) -> Self {
+        groups.retain(|gid| !unmapped.is_group(*gid));
+        if unmapped.is_group(credentials.gid) {
+            // (gid_t) -1 is no group (credentials(7), chown(2)).
+            credentials.gid = u32::MAX;
+        }
         let process = match credentials.pid {
             0 => ProcessIdentity { pid_namespace: None, ..ProcessIdentity::here() },
             pid => ProcessIdentity::of(pid),
@@ -94,6 +100,9 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
                     if matches!(refusal, Refusal::Denied | Refusal::DigestWanted) {
                         agent.budget.refused(whose, Instant::now());
                     }
+                    if refusal == Refusal::Denied {
+                        until_tick(started).await;
+                    }
                     refuse(refusal)
                 }
             }
@@ -141,6 +150,18 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
             }
             Err(refusal) => refuse(refusal),
         },
+    }
+}
+
+/// A denial is answered at a tick after its arrival, so that its time does not say what there was to look at.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Waits for the next tick after `started`.
+async fn until_tick(started: Instant) {
+    let ticks = u32::try_from(started.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
+    let at = TICK.checked_mul(ticks).and_then(|wait| started.checked_add(wait));
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
     }
 }
 
@@ -216,7 +237,7 @@ async fn decide(
                 }
                 return Ok(answered);
             }
-            Verdict::Denied(denial) if wants_digest(&served.policy, &request) => {
+            Verdict::Denied(denial) if wants_digest(&served.policy, &request, &denial) => {
                 drop(denial);
                 return Err(Refusal::DigestWanted);
             }
@@ -226,7 +247,7 @@ async fn decide(
     let Denied { reason, secrets } = denied;
     let written = access.record(Event::AccessDenied, Outcome::Denied, Some(reason), &secrets).await;
     written.map_err(|error| unwritten(agent, &error))?;
-    // The same answer, and the same work, whatever the reason.
+    // The same answer, whatever the reason.
     Err(Refusal::Denied)
 }
 
@@ -391,10 +412,16 @@ impl Denied {
     }
 }
 
-/// Whether a grant would fit, were it not for a digest that was not claimed. Told only to those whom it concerns.
-fn wants_digest(policy: &policy::model::Policy, request: &policy::eval::Request) -> bool {
+/// Whether grants would give all that is missing, were it not for a digest that was not claimed. Told only to those whom it
+/// concerns.
+fn wants_digest(policy: &policy::model::Policy, request: &policy::eval::Request, denial: &Denial) -> bool {
+    let Denial::NotGranted { names, .. } = denial else { return false };
     let has_none = request.command.as_ref().is_some_and(|command| command.sha256.is_none());
-    has_none && policy.grants.iter().any(|rule| mismatches(rule, request) == ["sha256"])
+    let fitting: Vec<_> = policy.grants.iter().filter(|rule| mismatches(rule, request) == ["sha256"]).collect();
+    let is_named = |name: &crate::name::VariableName| {
+        fitting.iter().any(|rule| rule.secrets.iter().any(|pattern| pattern.matches(name.as_str())))
+    };
+    has_none && !fitting.is_empty() && names.iter().all(is_named)
 }
 
 pub(super) fn facts(claim: CommandClaim) -> CommandFacts {

@@ -50,6 +50,7 @@ use crate::caller::Names;
 use crate::name::{EnvironmentName, ServiceName, show};
 use crate::policy::eval::Caller;
 use crate::policy::model::HostFile;
+use crate::sys::peer::Unmapped;
 
 /// Everything that the connections share. Only the thread of the loop has it.
 struct Agent {
@@ -77,6 +78,8 @@ struct Agent {
     started: SystemTime,
     /// What the kernel did not grant for the cache's memory.
     lacks: Vec<&'static str>,
+    /// Who is nobody here.
+    unmapped: Unmapped,
 }
 
 impl Agent {
@@ -89,7 +92,8 @@ impl Agent {
     /// Whether this user may ask for anything at all. Root is everyone anyway.
     fn may_connect(&self, caller: &Caller) -> bool {
         let is_listed = || self.host.agent.users.iter().any(|user| user.is(caller.uid, caller.user.as_deref()));
-        self.is_trusted(caller) || is_listed()
+        // A number that is everybody's who has none is nobody's.
+        !self.unmapped.is_user(caller.uid) && (self.is_trusted(caller) || is_listed())
     }
 
     /// In whose name it is counted what this user asks.
@@ -99,7 +103,7 @@ impl Agent {
 
     /// Whether this is root or the agent's own user.
     fn is_trusted(&self, caller: &Caller) -> bool {
-        caller.uid == 0 || caller.uid == self.own.uid
+        caller.uid == 0 || (caller.uid == self.own.uid && !self.unmapped.is_user(caller.uid))
     }
 
     /// The policy that speaks for what is asked.

@@ -1,5 +1,6 @@
 //! From the command line to the loop, and from the loop to its end.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -14,8 +15,8 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::LocalSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, LocalSet};
 
 use super::access::Peer;
 use super::fetch::{AT_ONCE, Stores};
@@ -45,8 +46,8 @@ use crate::sys::{locked, peer};
 /// How long connections get to finish when the agent ends.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// Questions after our health that are answered at once.
-const HEALTH_AT_ONCE: usize = 8;
+/// Questions after our health that are answered at once; one more takes the place of the oldest.
+const HEALTH_AT_ONCE: usize = 32;
 
 /// How often what no longer counts is wiped, even if nobody asks for it.
 const SWEEP: Duration = Duration::from_secs(15);
@@ -159,6 +160,7 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         own: Actor::of_this_process(&caller::of_this_process(false)),
         started: SystemTime::now(),
         lacks,
+        unmapped: peer::Unmapped::here(),
     });
     let notify = Notify::new(parent);
     let served =
@@ -210,7 +212,10 @@ async fn run(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = stopping.wait_for(|stopping| *stopping) => break,
-            _ = sweep.tick() => agent.cache.sweep(),
+            _ = sweep.tick() => {
+                agent.cache.sweep();
+                try_audit(agent);
+            }
             _ = alive.tick() => if notify.watchdog.is_some() {
                 notify.tell("WATCHDOG=1");
             },
@@ -225,7 +230,7 @@ fn admit(agent: &Rc<Agent>, stream: UnixStream) {
     // Who is gone already has no credentials to show.
     let Ok(credentials) = peer::credentials(&stream) else { return };
     let groups = peer::groups(&stream).unwrap_or_default();
-    let peer = Peer::new(credentials, groups);
+    let peer = Peer::new(credentials, groups, agent.unmapped);
     // Those who get nothing in any case take no place of those who might.
     let Some(slot) = agent.slots.take(agent.whose(&agent.caller(&peer))) else {
         agent.metrics.turned_away();
@@ -285,6 +290,20 @@ async fn note_changes(agent: &Agent, changes: &Changes) -> Result<(), AuditError
     Ok(())
 }
 
+/// Nobody may ask while it is known that nothing can be written down: tries whether something can be again.
+fn try_audit(agent: &Rc<Agent>) {
+    if agent.audit_works.get() {
+        return;
+    }
+    let agent = Rc::clone(agent);
+    tokio::task::spawn_local(async move {
+        let reason = "records could not be written for a while, and no access was given".to_owned();
+        if agent.note(Event::AuditResumed, Outcome::Succeeded, reason, None).await.is_ok() {
+            log(Level::Info, "audit.resumed", json!({}));
+        }
+    });
+}
+
 /// Finishes what was begun, then says so.
 async fn end(agent: &Rc<Agent>, notify: &Notify) -> Result<(), Error> {
     notify.tell("STOPPING=1\nSTATUS=draining");
@@ -331,8 +350,8 @@ fn tell_start(agent: &Agent, socket: &Socket, health: Option<&Address>) {
 async fn listen_for_health(agent: &Rc<Agent>, address: &Address) -> Result<Option<Socket>, Error> {
     match address {
         Address::Unix(path) => {
-            // Nothing that is told there is a secret.
-            let mut socket = make(path, true)?;
+            // Nothing that is told there is a secret; but whoever can knock can take time.
+            let mut socket = make(path, false)?;
             let failed = |error| StartError::Io { what: format!("the health socket `{}`", show(path)), error };
             let listener = socket.listen().map_err(failed)?;
             tokio::task::spawn_local(answer_health(Rc::clone(agent), async move || listener.accept().await));
@@ -347,21 +366,24 @@ async fn listen_for_health(agent: &Rc<Agent>, address: &Address) -> Result<Optio
     }
 }
 
-/// Answers those who ask how we are, a few at a time: who is slow does not keep the others from it.
+/// Answers those who ask how we are, a few at a time: who says nothing makes room for the next.
 async fn answer_health<S, A>(agent: Rc<Agent>, accept: impl AsyncFn() -> io::Result<(S, A)>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let places = Arc::new(Semaphore::new(HEALTH_AT_ONCE));
-    // Never closed, so there is always a place in the end.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
         match accept().await {
             Ok((stream, _)) => {
+                open.retain(|task| !task.is_finished());
+                if open.len() >= HEALTH_AT_ONCE
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
                 let agent = Rc::clone(&agent);
-                tokio::task::spawn_local(async move {
-                    health::serve(stream, &*agent).await;
-                    drop(place);
-                });
+                let task = tokio::task::spawn_local(async move { health::serve(stream, &*agent).await });
+                open.push_back(task.abort_handle());
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
