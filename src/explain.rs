@@ -155,8 +155,10 @@ fn secret(policy: &Policy, name: &VariableName, request: &Request) -> SecretExpl
 fn describe_sink(sink: &Sink) -> String {
     match sink {
         Sink::Fd(number) => format!("fd {number} (stream)"),
-        Sink::File { path, sync } => {
-            format!("{} (file{})", escape(path), if *sync { ", synced" } else { ", not synced" })
+        Sink::File { path, sync, evidence } => {
+            let synced = if *sync { ", synced" } else { ", not synced" };
+            let sealed = if evidence.auditor.is_some() { ", sealed" } else { "" };
+            format!("{} (file{synced}{sealed})", escape(path))
         }
         Sink::Stderr => "standard error (stream)".into(),
     }

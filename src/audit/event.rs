@@ -48,6 +48,8 @@ words!(
         Discontinuity = "audit.discontinuity",
         /// Bytes of the log that are no record. Written by the file sink itself.
         Quarantined = "audit.quarantined",
+        /// Records are sealed from here on, by the keys of another seed. Written by the file sink itself.
+        SealingBegun = "audit.sealing_begun",
         /// A supervised child has ended.
         ChildExited = "child.exited",
         /// A supervised child is going to be stopped and started with new values. Written before it is.

@@ -6,7 +6,7 @@
 //! has no place for one.
 //!
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
-//! - `chain`: what ties the lines together, pure;
+//! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
 //!
@@ -22,6 +22,7 @@ mod json;
 mod process;
 pub mod read;
 mod record;
+mod seal;
 mod sink_file;
 mod sink_stream;
 pub mod verify;
@@ -29,16 +30,18 @@ pub mod verify;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::path::Path;
 use std::time::SystemTime;
 
 pub use actor::Actor;
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
 pub use process::ProcessIdentity;
+pub use seal::Begun;
 
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;
-use crate::policy::model::{Binding, Sink, Source};
+use crate::policy::model::{Binding, Evidence, Sink, Source};
 use record::{Author, Detail, Draft, Lists, SecretEntry, Statement};
 use sink_file::FileSink;
 use sink_stream::StreamSink;
@@ -246,7 +249,9 @@ impl Auditor {
         }
         let open = |sink: &Sink| match sink {
             Sink::Fd(number) => StreamSink::open(*number).map(OpenSink::Stream),
-            Sink::File { path, sync } => FileSink::open(path, *sync).map(OpenSink::File),
+            Sink::File { path, sync, evidence } => {
+                FileSink::open(path, *sync, evidence, Assurance::File).map(OpenSink::File)
+            }
             Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
         };
         let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
@@ -418,10 +423,19 @@ impl Auditor {
         let statement = Statement { event, outcome, reason, detail };
         let draft = Draft::new(&author, statement, &lists, SystemTime::now());
         self.sinks.iter_mut().try_for_each(|sink| match sink {
-            OpenSink::File(file) => file.write(&author, &draft),
+            OpenSink::File(file) => file.write(&author, std::slice::from_ref(&draft)),
             OpenSink::Stream(stream) => stream.write(&draft),
         })
     }
+}
+
+/// Begins the seals of a log, from its next record on: the seed goes to `out`, or beside the log, encrypted to `auditor`, and is
+/// kept nowhere else. Makes the log where there is none.
+///
+/// # Errors
+/// It is sealed already; the recipient is none; a file cannot be written.
+pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.seal(auditor, out)
 }
 
 fn new_access() -> Result<Access, AuditError> {

@@ -2,8 +2,8 @@
 //!
 //! - Writers take the lock of the head file, look at the end of the log, and append; nothing is remembered between records
 //!   but descriptors, so any number of processes can write the same log.
-//! - A record is one write, then `fdatasync` if the sink says so, then the head. A writer that dies in between leaves a
-//!   log that is ahead of its head, or a torn last line.
+//! - Records that come together are one write, then one `fdatasync` if the sink says so, then the head. A writer that dies in
+//!   between leaves a log that is ahead of its head, or a torn last line.
 //! - What is no record at the end of the log is never removed: the next writer says how long it is and what its hash is,
 //!   and the chain goes on from the last whole record.
 //! - After a failed sync nothing is known about the log (the kernel may have dropped the pages), so the sink is finished.
@@ -16,12 +16,17 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::chain::{Chain, Digest, Stored, StreamId, Tail, resume, whole_record};
+use super::chain::{Break, Chain, Digest, Stored, StreamId, Tail, resume, whole_record};
 use super::error::AuditError;
 use super::event::{Assurance, Event, Outcome};
 use super::head::{Head, HeadFile, Identity, folder_of, open_checked};
 use super::record::{Author, Detail, Draft, Lists, Statement};
+use super::seal::Begun;
+use super::seal::epoch::{Traces, begin, overrule, take_up};
+use super::seal::state::{Kept, State, StateFile};
 use crate::checked_file::check_folder;
+use crate::policy::model::Evidence;
+use crate::store::identity::parse_recipient;
 
 /// An opened file sink.
 pub(super) struct FileSink {
@@ -29,14 +34,20 @@ pub(super) struct FileSink {
     log: File,
     head: HeadFile,
     sync: bool,
+    assurance: Assurance,
+    evidence: Evidence,
     broken: bool,
 }
 
 impl FileSink {
-    /// Opens or makes the log. `{uid}` in `path` is the real uid.
-    pub(super) fn open(path: &str, sync: bool) -> Result<Self, AuditError> {
+    /// Opens or makes the log. `{uid}` in `path` is the real uid. `assurance` is what its records say of themselves.
+    pub(super) fn open(path: &str, sync: bool, evidence: &Evidence, assurance: Assurance) -> Result<Self, AuditError> {
         let uid = rustix::process::getuid().as_raw();
         let path = PathBuf::from(path.replace("{uid}", &uid.to_string()));
+        // Found out now, not on the day when the state is lost.
+        if let Some(auditor) = &evidence.auditor {
+            parse_recipient(auditor).map_err(AuditError::Auditor)?;
+        }
         let folder = folder_of(&path);
         check_folder(folder).map_err(|error| {
             if error.is_absent() {
@@ -49,25 +60,40 @@ impl FileSink {
         head.lock()?;
         // From here on an error drops `head`, and with it the lock.
         let (log, created) = open_checked(&path, OFlags::APPEND)?;
-        let mut sink = Self { path, log, head, sync, broken: false };
+        let mut sink = Self { path, log, head, sync, assurance, evidence: evidence.clone(), broken: false };
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
     }
 
-    /// Appends one record; when it returns, the record is where the sink says it is.
-    pub(super) fn write(&mut self, author: &Author<'_>, draft: &Draft<'_>) -> Result<(), AuditError> {
-        if self.broken {
-            return Err(AuditError::Broken { sink: format!("`{}`", crate::name::show(&self.path)) });
-        }
+    /// Whether a record is not too long for this sink.
+    pub(super) fn accepts(&self, draft: &Draft<'_>) -> Result<(), AuditError> {
         if draft.bound() > LINE_MAX {
             let sink = format!("`{}`", crate::name::show(&self.path));
             return Err(AuditError::TooLong { sink, limit: LINE_MAX });
         }
+        Ok(())
+    }
+
+    /// Appends records; when it returns, they are where the sink says they are. `author` is whose the sink's own records are
+    /// that may come first. If it fails, none of the records counts, though some may be in the log.
+    pub(super) fn write(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
+        if self.broken {
+            return Err(AuditError::Broken { sink: format!("`{}`", crate::name::show(&self.path)) });
+        }
+        drafts.iter().try_for_each(|draft| self.accepts(draft))?;
         self.head.lock()?;
-        let written = self.append(author, draft);
+        let written = self.append(author, drafts);
         self.head.unlock();
         written
+    }
+
+    /// Begins sealing after the last record: [`super::seal_log`].
+    pub(super) fn seal(&mut self, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
+        self.head.lock()?;
+        let begun = self.begin_sealing(auditor, out);
+        self.head.unlock();
+        begun
     }
 
     /// Names the chain before its first record, so that a log that loses that record is noticed too; notes that a log is
@@ -83,8 +109,55 @@ impl FileSink {
         }
     }
 
-    fn append(&mut self, author: &Author<'_>, draft: &Draft<'_>) -> Result<(), AuditError> {
+    fn append(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
         let created = self.follow()?;
+        let Place { stored, chain, broken, end, kept } = self.place(created)?;
+        let is_moved = end.chain.is_none() && chain.seq > 0;
+        let traces = Traces { chain, last_is_sealed: end.is_sealed, is_moved };
+        let sealing = take_up(&self.path, kept, traces, self.evidence.auditor.as_deref())?;
+        let (state_file, state) = sealing.unzip();
+        let begun = state.as_ref().filter(|state| state.is_fresh()).map(|state| (state.epoch, state.first));
+
+        let mut writer = Writer { chain, state, assurance: self.assurance, buffer: Vec::new() };
+        if end.unfinished {
+            writer.buffer.push(b'\n');
+        }
+        let now = SystemTime::now();
+        let none = Lists::default();
+        if let Some(junk) = &end.junk {
+            let detail = Detail::Quarantined { offset: junk.offset, length: junk.length, sha256: junk.sha256.hex() };
+            let reason = "bytes at the end of the log were no record";
+            writer.add(&note(author, Event::Quarantined, reason, &detail, &none, now));
+        }
+        if let Some(broken) = broken {
+            let expected = if let Stored::Chain(chain) = stored { chain } else { chain };
+            let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
+            writer.add(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now));
+        }
+        if let Some((epoch, first)) = begun {
+            let detail = Detail::Epoch { id: epoch.hex(), first };
+            let reason = "from here on records are sealed by the keys of this epoch";
+            writer.add(&note(author, Event::SealingBegun, reason, &detail, &none, now));
+        }
+        drafts.iter().for_each(|draft| writer.add(draft));
+        let Writer { chain, state, buffer, .. } = writer;
+        (&self.log).write_all(&buffer).map_err(|error| self.failed("write", error))?;
+        if self.sync
+            && let Err(errno) = rustix::fs::fdatasync(&self.log)
+        {
+            self.broken = true;
+            return Err(self.failed("sync", errno));
+        }
+        // Only now: a state that is ahead of its log has lost the key for what has to be written again.
+        if let (Some(file), Some(state)) = (state_file, state) {
+            file.write(&state)?;
+        }
+        let (log, bytes) = self.measure()?;
+        self.head.write(&Head { chain, log, bytes })
+    }
+
+    /// Where the next record goes on from, by the head, the log's own end, and the state of sealing.
+    fn place(&mut self, created: bool) -> Result<Place, AuditError> {
         let (stored, head) = self.head.read()?;
         let (log, size) = self.measure()?;
         let end = self.end(size, head.as_ref())?;
@@ -92,43 +165,33 @@ impl FileSink {
         if stored == Stored::Nothing && end.chain.is_none() && size > 0 {
             return Err(AuditError::NoRecord { path: self.path.clone(), bytes: size });
         }
+        if stored == Stored::Damaged {
+            self.head.shorten()?;
+        }
+        let kept = StateFile::look(&self.path)?;
+        let (stored, overruled) = overrule(stored, &kept);
         let is_new = created || head.is_none_or(|head| head.log != log || head.bytes == 0);
         let (chain, broken) = resume(stored, end.chain, is_new);
         let chain = match chain {
             Some(chain) => chain,
             None => Chain::begin(new_stream()?),
         };
+        Ok(Place { stored, chain, broken: broken.or(overruled), end, kept })
+    }
 
-        let mut writer = Writer { log: &self.log, chain, lead: end.unfinished, buffer: Vec::new() };
-        let now = SystemTime::now();
-        let none = Lists::default();
-        if let Some(junk) = &end.junk {
-            let detail = Detail::Quarantined { offset: junk.offset, length: junk.length, sha256: junk.sha256.hex() };
-            let reason = "bytes at the end of the log were no record";
-            writer
-                .write(&note(author, Event::Quarantined, reason, &detail, &none, now))
-                .map_err(|e| self.failed("write", e))?;
-        }
-        if let Some(broken) = broken {
-            let expected = if let Stored::Chain(chain) = stored { chain } else { chain };
-            let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
-            writer
-                .write(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now))
-                .map_err(|e| self.failed("write", e))?;
-        }
-        writer.write(draft).map_err(|error| self.failed("write", error))?;
-        let chain = writer.chain;
-        if self.sync
-            && let Err(errno) = rustix::fs::fdatasync(&self.log)
-        {
-            self.broken = true;
-            return Err(self.failed("sync", errno));
-        }
-        if stored == Stored::Damaged {
-            self.head.shorten()?;
-        }
+    fn begin_sealing(&mut self, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
+        let created = self.follow()?;
+        let Place { chain, end, kept, .. } = self.place(created)?;
+        let lost = match kept {
+            Kept::State(..) => return Err(AuditError::Sealed { path: self.path.clone() }),
+            Kept::Damaged => true,
+            Kept::Nothing => end.is_sealed,
+        };
+        let (_, state, seed) = begin(&self.path, chain, auditor, out, lost)?;
         let (log, bytes) = self.measure()?;
-        self.head.write(&Head { chain, log, bytes })
+        // A chain that has no record yet is to be the one that the seed names.
+        self.head.write(&Head { chain, log, bytes: if end.chain.is_none() { 0 } else { bytes } })?;
+        Ok(Begun { epoch: state.epoch.hex(), first: state.first, seed, anew: lost })
     }
 
     /// Opens the log again if its name no longer stands for the opened one; says whether it had to be made.
@@ -158,7 +221,7 @@ impl FileSink {
         if let (Some(tail), Some(head)) = (tail, head)
             && tail.chain == head.chain
         {
-            return Ok(End { chain: Some(tail.chain), ..End::default() });
+            return Ok(End { chain: Some(tail.chain), is_sealed: tail.seal.is_some(), ..End::default() });
         }
         let mut wanted = 64 * 1024;
         loop {
@@ -199,11 +262,22 @@ const LINE_MAX: usize = 16 * 1024 * 1024;
 /// How far back a whole record is looked for: further than a line can be long.
 const LOOK_BACK: u64 = 64 * 1024 * 8 * 8 * 8;
 
+/// Where the next record goes on from.
+struct Place {
+    stored: Stored,
+    chain: Chain,
+    broken: Option<Break>,
+    end: End,
+    kept: Kept,
+}
+
 /// What the end of a log is.
 #[derive(Debug, Default)]
 struct End {
     /// The last whole record.
     chain: Option<Chain>,
+    /// It carries a seal.
+    is_sealed: bool,
     /// What comes after it.
     junk: Option<Junk>,
     /// The log does not end with a newline.
@@ -238,7 +312,8 @@ fn find_end(window: &[u8], size: u64) -> Option<End> {
                 length: junk.len() as u64,
                 sha256: Digest::of(junk),
             });
-            return Some(End { chain: found.map(|tail| tail.chain), junk, unfinished });
+            let is_sealed = found.is_some_and(|tail| tail.seal.is_some());
+            return Some(End { chain: found.map(|tail| tail.chain), is_sealed, junk, unfinished });
         }
         line_end = start.saturating_sub(1);
     }
@@ -257,27 +332,24 @@ fn note<'a>(
     Draft::new(author, statement, lists, now)
 }
 
-struct Writer<'a> {
-    log: &'a File,
+/// Lines that are going to be written, and the chain and the key after them.
+struct Writer {
     chain: Chain,
-    /// A newline has to end what is before.
-    lead: bool,
+    state: Option<State>,
+    assurance: Assurance,
     buffer: Vec<u8>,
 }
 
-impl Writer<'_> {
-    fn write(&mut self, draft: &Draft<'_>) -> io::Result<()> {
-        self.buffer.clear();
-        if self.lead {
-            self.buffer.push(b'\n');
-        }
+impl Writer {
+    fn add(&mut self, draft: &Draft<'_>) {
         let start = self.buffer.len();
-        draft.line(Assurance::File, &mut self.buffer);
-        let next = self.chain.seal(&mut self.buffer, start);
-        let mut log = self.log;
-        log.write_all(&self.buffer)?;
-        (self.chain, self.lead) = (next, false);
-        Ok(())
+        draft.line(self.assurance, &mut self.buffer);
+        let key = self.state.as_ref().map(|state| state.key.record_key());
+        self.chain = self.chain.seal_by(&mut self.buffer, start, key.as_ref());
+        if let Some(state) = &mut self.state {
+            state.key = state.key.next();
+            state.chain = self.chain;
+        }
     }
 }
 

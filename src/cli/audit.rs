@@ -12,6 +12,9 @@ use crate::policy::pattern::Pattern;
 /// `vouchsafe audit`.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
+    /// Begin the seals of a log: whoever takes the host later cannot rewrite what is in it. Run it as the user that writes
+    /// the log.
+    Init(AuditInit),
     /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
     Verify(Verify),
     /// The records as a table, all or those that match.
@@ -22,12 +25,32 @@ pub enum Audit {
     Report(AuditReport),
 }
 
+/// `vouchsafe audit init`.
+#[derive(Debug, Args)]
+pub struct AuditInit {
+    /// The auditor's age recipient (age1...), to whom the seed is encrypted.
+    #[arg(long, value_name = "RECIPIENT", value_parser = quiet_recipient)]
+    pub auditor: String,
+    /// Where the seed goes; it must not be there yet. Default: beside the log.
+    #[arg(long, value_name = "FILE")]
+    pub seed: Option<PathBuf>,
+    /// The log. It need not be there yet.
+    #[arg(value_name = "LOG")]
+    pub log: PathBuf,
+}
+
 /// `vouchsafe audit verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
     /// The log files, oldest first.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// A seed that `audit init` has made, or a writer that lost its state: check the seals too. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub seed: Vec<PathBuf>,
+    /// A private age key that opens the seeds. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    pub identity: Vec<PathBuf>,
     /// The beginning of the log was removed on purpose: its chain may start anywhere.
     #[arg(long)]
     pub anywhere: bool,
@@ -150,6 +173,11 @@ impl std::str::FromStr for Glob {
 
 /// What a glob is made of.
 pub const GLOB_RULE: &str = "`*` is the only wildcard, and does not cross `/`";
+
+/// Somebody may type the private key instead: the text is not cited.
+fn quiet_recipient(text: &str) -> Result<String, &'static str> {
+    crate::store::identity::parse_recipient(text).map(|recipient| recipient.text)
+}
 
 /// Somebody may type the value instead: the text is not cited.
 fn quiet_wanted(text: &str) -> Result<Wanted, &'static str> {

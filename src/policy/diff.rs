@@ -234,9 +234,10 @@ fn rules(policy: &Policy) -> BTreeMap<String, Vec<String>> {
 fn sinks(policy: &Policy) -> BTreeSet<String> {
     let word = |sink: &Sink| match sink {
         Sink::Fd(number) => format!("descriptor {number}"),
-        Sink::File { path, sync } => {
+        Sink::File { path, sync, evidence } => {
             let path = relative(Path::new(path), policy);
-            format!("file {path}{}", if *sync { "" } else { ", without sync" })
+            let sealed = evidence.auditor.as_ref().map(|auditor| format!(", sealed for {auditor}"));
+            format!("file {path}{}{}", if *sync { "" } else { ", without sync" }, sealed.unwrap_or_default())
         }
         Sink::Stderr => "standard error".into(),
     };

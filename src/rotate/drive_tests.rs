@@ -11,7 +11,7 @@ use super::*;
 use crate::audit::{Actor, Auditor, Context, SecretNote};
 use crate::error::{Cause, Class};
 use crate::name::EnvironmentName;
-use crate::policy::model::Sink;
+use crate::policy::model::{Evidence, Sink};
 use crate::rotate::step::StepName;
 use crate::rotate::target::TargetError;
 use crate::store::Fetched;
@@ -362,7 +362,7 @@ fn permit_for(name: &str) -> RotationPermit {
     };
     let environment = EnvironmentName::new("prod").unwrap();
     let context = Context { actor, environment, service: None, policy_digest: "0".into(), command: None };
-    let sink = Sink::File { path: path.to_str().unwrap().into(), sync: false };
+    let sink = Sink::File { path: path.to_str().unwrap().into(), sync: false, evidence: Evidence::default() };
     let note = SecretNote { name: "A".into(), store: "files".into(), item: name.into(), ..SecretNote::default() };
     Auditor::open(&[sink], context).unwrap().begin_rotation("rotate", &note, &[]).unwrap()
 }

@@ -264,6 +264,61 @@ fn a_log_that_was_cut_and_continued_does_not_verify() {
     assert!(matches!(outcome.status.code(), Some(11 | 12)), "{}", outcome.transcript());
 }
 
+/// The whole way of a seal: the auditor's recipient, the log, and back at the auditor with his key.
+#[test]
+fn a_sealed_log_is_verified_by_its_auditor_alone() {
+    let scene = Scene::with(&[("A", "1")]);
+    let auditor = scene.recipient();
+    let sink = format!(
+        "[[audit.sinks]]\ntype = \"file\"\npath = \"{}\"\nsync = false\nauditor = \"{auditor}\"\n",
+        scene.path("audit.jsonl").display()
+    );
+    let scene = scene.sinks(&sink);
+    let refused = no_child(&scene, 123);
+    assert!(refused.err().contains("audit init --auditor"), "{}", refused.err());
+    let begun = scene
+        .vouchsafe(&["audit", "init", "--auditor", &auditor, "--seed", "seed.age", "audit.jsonl"])
+        .expect_status(0);
+    assert!(begun.out().contains("sealed from record 1 on"), "{}", begun.transcript());
+    let seed = std::fs::read_to_string(scene.path("seed.age")).unwrap();
+    assert!(seed.starts_with("-----BEGIN AGE ENCRYPTED FILE-----"));
+    scene.run(&["true"]).expect_status(0);
+    let verify = |words: &[&str], status| {
+        scene.vouchsafe(&[&["audit", "verify", "audit.jsonl"], words].concat()).expect_status(status)
+    };
+    assert!(
+        verify(&["--seed", "seed.age", "--identity", "identity.key"], 0)
+            .out()
+            .contains("3 records in 1 chain, 3 sealed")
+    );
+    assert!(verify(&[], 0).out().contains("3 of unproven seal"));
+    verify(&["--seed", "seed.age"], 124);
+    verify(&["--seed", "none.age", "--identity", "identity.key"], 123);
+    verify(&["--seed", "policy.toml", "--identity", "identity.key"], 123);
+    verify(&["--identity", "identity.key"], 2);
+    // By the stock tool's means: a seed that was decrypted elsewhere.
+    let key = std::fs::read_to_string(scene.path("identity.key")).unwrap();
+    let identity: age::x25519::Identity = key.lines().find(|line| line.starts_with("AGE-")).unwrap().parse().unwrap();
+    let plain = age::decrypt(&identity, seed.as_bytes()).unwrap();
+    scene.write("plain", &plain);
+    verify(&["--seed", "plain"], 0);
+    // The seed is nowhere on the host but under the auditor's key.
+    let plain = String::from_utf8(plain).unwrap();
+    let key = plain.lines().find_map(|line| line.strip_prefix("key ")).unwrap();
+    for name in ["audit.jsonl", "audit.jsonl.seal", "audit.jsonl.head", "seed.age"] {
+        assert!(!std::fs::read_to_string(scene.path(name)).unwrap().contains(key), "{name}");
+    }
+    // Once is enough, and a private key in the place of the recipient is not shown.
+    scene.vouchsafe(&["audit", "init", "--auditor", &auditor, "--seed", "other.age", "audit.jsonl"]).expect_status(123);
+    let secret = key.to_owned();
+    let mistaken = scene.vouchsafe(&["audit", "init", "--auditor", &secret, "log"]).expect_status(2);
+    assert!(
+        !mistaken.transcript().replace(&format!("--auditor {secret}"), "").contains(&secret),
+        "{}",
+        mistaken.transcript()
+    );
+}
+
 #[test]
 fn no_name_forges_a_line() {
     let odd = "x\n{\"event\":\"access.released\"}\n\u{202e}\x1b[31m";

@@ -3,6 +3,7 @@
 mod file;
 mod performance;
 mod schema;
+mod sealing;
 pub(super) mod stream;
 mod tampering;
 
@@ -12,7 +13,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::verify::{Report, Start, State, verify, verify_bytes};
+use super::verify::{Means, Report, Start, State, verify, verify_bytes};
 use super::*;
 
 /// A folder of one test, gone with it.
@@ -43,7 +44,7 @@ impl Drop for Folder {
 }
 
 fn sink(path: &Path) -> Sink {
-    Sink::File { path: path.to_str().unwrap().to_owned(), sync: false }
+    Sink::File { path: path.to_str().unwrap().to_owned(), sync: false, evidence: Evidence::default() }
 }
 
 fn open(path: &Path) -> Result<Auditor, AuditError> {
@@ -107,7 +108,7 @@ fn lines(path: &Path) -> Vec<String> {
 
 fn check(paths: &[&Path]) -> Report {
     let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
-    verify(&paths, Start::Beginning).unwrap()
+    verify(&paths, Start::Beginning, Means::default()).unwrap()
 }
 
 #[track_caller]

@@ -27,7 +27,8 @@ fn costs() {
     write(&mut folder.auditor(), 1);
     let two = |sync| {
         time(|| {
-            let sink = Sink::File { path: folder.log().to_str().unwrap().to_owned(), sync };
+            let sink =
+                Sink::File { path: folder.log().to_str().unwrap().to_owned(), sync, evidence: Evidence::default() };
             let mut auditor = Auditor::open(&[sink], context()).unwrap();
             auditor.record(Event::AccessRequested, Outcome::Allowed, None, &notes).unwrap();
             drop(auditor.release((), &notes).unwrap());

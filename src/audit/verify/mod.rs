@@ -7,6 +7,7 @@
 
 mod chains;
 mod report;
+mod seals;
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -22,6 +23,7 @@ use super::event::{Assurance, Event};
 use super::head::{Head, read_foreign};
 use chains::{Chains, Parts};
 pub use report::{Finding, FindingKind, Report, State, Unreadable, VerifyFailure};
+pub use seals::{Seals, SeedError};
 
 /// Where the chain has to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,12 +35,19 @@ pub enum Start {
     Anywhere,
 }
 
+/// What is known of the logs from elsewhere.
+#[derive(Default)]
+pub struct Means {
+    /// The auditor's seeds.
+    pub seals: Option<Seals>,
+}
+
 /// Verifies logs, given oldest first. Where a head file lies beside the last one, that is compared too.
 ///
 /// # Errors
 /// A log cannot be read. What is wrong with a log that can be read is in the report.
-pub fn verify(logs: &[PathBuf], start: Start) -> Result<Report, Unreadable> {
-    let mut verifier = Verifier::new(start);
+pub fn verify(logs: &[PathBuf], start: Start, means: Means) -> Result<Report, Unreadable> {
+    let mut verifier = Verifier::new(start, means);
     for (index, path) in logs.iter().enumerate() {
         // Before the log: a writer at work in between makes the log longer than its head, never shorter.
         verifier.head = if index + 1 == logs.len() { read_foreign(path) } else { None };
@@ -53,7 +62,7 @@ pub fn verify(logs: &[PathBuf], start: Start) -> Result<Report, Unreadable> {
 /// [`verify`] for bytes at hand.
 #[cfg(test)]
 pub(super) fn verify_bytes(bytes: &[u8], start: Start) -> Report {
-    let mut verifier = Verifier::new(start);
+    let mut verifier = Verifier::new(start, Means::default());
     verifier.log(bytes).unwrap();
     verifier.end();
     verifier.report
@@ -85,6 +94,14 @@ struct Line<'a> {
     parts: Option<u64>,
     #[serde(borrow)]
     quarantined: Option<Quarantined<'a>>,
+    #[serde(borrow)]
+    epoch: Option<Epoch<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Epoch<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +165,7 @@ enum Kind {
 
 struct Verifier<'a> {
     start: Start,
+    means: Means,
     chains: Chains,
     report: Report,
     /// The one chain of file logs.
@@ -158,9 +176,10 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    fn new(start: Start) -> Self {
+    fn new(start: Start, means: Means) -> Self {
         Self {
             start,
+            means,
             chains: Chains::default(),
             report: Report::default(),
             file_chain: None,
@@ -226,7 +245,11 @@ impl Verifier<'_> {
         if own == Kind::Chained && !self.is_in_file_chain(tail.chain.stream, first) {
             return;
         }
+        let is_new = self.chains.get(tail.chain.stream).is_none_or(|before| tail.chain.seq > before.seq);
         let follows = self.link(&tail);
+        if own == Kind::Chained && is_new {
+            self.check_seal(bytes, &tail, &line);
+        }
         self.parts(&tail, &line, follows);
         if let Some(head) = self.head.filter(|head| head.chain.stream == tail.chain.stream)
             && head.chain.seq == tail.chain.seq
@@ -330,6 +353,21 @@ impl Verifier<'_> {
         seq == expected
     }
 
+    /// One that was repeated or moved has been told of, and its key is gone.
+    fn check_seal(&mut self, bytes: &[u8], tail: &Tail, line: &Line<'_>) {
+        let Some(seals) = &mut self.means.seals else {
+            self.report.unproven += u64::from(tail.seal.is_some());
+            return;
+        };
+        let begun = line.epoch.as_ref().filter(|_| line.event == Event::SealingBegun.word());
+        let seen = seals.check(bytes, tail, begun.map(|epoch| epoch.id.as_ref()));
+        self.report.sealed += u64::from(seen.is_proven);
+        self.report.unproven += u64::from(!seen.is_proven);
+        if let Some(kind) = seen.finding {
+            self.find(kind);
+        }
+    }
+
     fn parts(&mut self, tail: &Tail, line: &Line<'_>, follows: bool) {
         let stream = tail.chain.stream;
         let now = match (line.record, line.part, line.parts) {
@@ -366,6 +404,8 @@ impl Verifier<'_> {
     fn end(&mut self) {
         if self.report.records == 0 && self.report.findings_total == 0 {
             self.find(FindingKind::NoRecord);
+        } else if self.means.seals.is_some() && self.report.sealed == 0 && self.report.findings_total == 0 {
+            self.find(FindingKind::NothingSealed);
         }
         let unfinished: Vec<_> = self.chains.unfinished().collect();
         for parts in unfinished {

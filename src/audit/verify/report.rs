@@ -21,6 +21,10 @@ pub struct Report {
     pub quarantined: u64,
     /// Records in which a writer says that it did not find what the last one had left.
     pub discontinuities: u64,
+    /// Records whose seal is by the auditor's seeds.
+    pub sealed: u64,
+    /// Records that carry a seal that was not checked, or, where seeds were given, that none of them speaks for.
+    pub unproven: u64,
     /// Whether a head file beside the last log was compared.
     pub head_compared: bool,
     /// The first findings, in the order of the logs.
@@ -114,6 +118,37 @@ pub enum FindingKind {
         /// Its number.
         seq: u64,
     },
+    /// A record carries no seal though it has to.
+    SealMissing {
+        /// Its number.
+        seq: u64,
+    },
+    /// A record's seal is not by the key that is for it.
+    SealWrong {
+        /// Its number.
+        seq: u64,
+    },
+    /// The record is of a chain that no seed is for.
+    ChainWithoutSeed,
+    /// The record is so far from the others that its key was not looked for.
+    SealTooFar {
+        /// Its number.
+        seq: u64,
+    },
+    /// The state of the seals was lost, and sealing begun anew.
+    NewEpoch {
+        /// The first record that is sealed anew.
+        seq: u64,
+    },
+    /// The same, and the seed for it was not given.
+    UnknownEpoch {
+        /// The record that says so.
+        seq: u64,
+        /// What it says that the epoch is called.
+        id: String,
+    },
+    /// Seeds were given, and no record is sealed by them.
+    NothingSealed,
     /// Records are missing before this one.
     Gap {
         /// The first that is missing.
@@ -164,6 +199,10 @@ impl FindingKind {
             | Self::QuarantineGone
             | Self::Malformed
             | Self::PartsMixed
+            | Self::SealMissing { .. }
+            | Self::SealWrong { .. }
+            | Self::SealTooFar { .. }
+            | Self::ChainWithoutSeed
             | Self::HeadDiffers { .. } => true,
             Self::Gap { .. }
             | Self::StartsLate { .. }
@@ -172,6 +211,9 @@ impl FindingKind {
             | Self::HeadOfOtherChain
             | Self::Torn { .. }
             | Self::PartsMissing { .. }
+            | Self::NewEpoch { .. }
+            | Self::UnknownEpoch { .. }
+            | Self::NothingSealed
             | Self::NoRecord => false,
         }
     }
@@ -197,6 +239,22 @@ impl fmt::Display for Finding {
             FindingKind::Malformed => write!(f, "the line is sealed but says nothing that a record says"),
             FindingKind::PartsMixed => write!(f, "parts of one record do not follow each other"),
             FindingKind::HeadDiffers { seq } => write!(f, "record {seq} is not the one that the head file names"),
+            FindingKind::SealMissing { seq } => write!(f, "record {seq} is not sealed, and has to be"),
+            FindingKind::SealWrong { seq } => {
+                write!(f, "the seal of record {seq} is not by its key: it was written by somebody else, or rewritten")
+            }
+            FindingKind::SealTooFar { seq } => {
+                write!(f, "record {seq} is too far from the others for its key to be looked for")
+            }
+            FindingKind::ChainWithoutSeed => write!(f, "the record belongs to a chain that no seed is for"),
+            FindingKind::NewEpoch { seq } => {
+                write!(f, "the state of the seals was lost; sealing begins anew with record {seq}")
+            }
+            FindingKind::UnknownEpoch { seq, id } => {
+                let id = crate::name::escape(id);
+                write!(f, "record {seq} begins the seals anew, as epoch {id}, whose seed was not given")
+            }
+            FindingKind::NothingSealed => write!(f, "no record is sealed by the seeds that were given"),
             FindingKind::Gap { from, to } if from == to => write!(f, "record {from} is missing before this one"),
             FindingKind::Gap { from, to } => write!(f, "records {from} to {to} are missing before this one"),
             FindingKind::StartsLate { seq } => {

@@ -3,6 +3,7 @@
 //! Everything here was validated by [`super::file`]; nothing here does I/O or knows how a store works. All of it is public
 //! knowledge: a policy holds no secret, so these types may be printed.
 
+mod evidence;
 mod host;
 mod password;
 mod rotation;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use evidence::Evidence;
 pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
 pub use password::{Alphabet, CharacterClass, Password};
 pub use rotation::{Apply, Generate, Postgres, Program, Random, Roles, Rotation};
@@ -338,6 +340,8 @@ pub enum Sink {
         path: String,
         /// Whether each record is on the disk before the access goes on.
         sync: bool,
+        /// What makes its records hold against whoever takes the host later.
+        evidence: Evidence,
     },
     /// Standard error.
     Stderr,

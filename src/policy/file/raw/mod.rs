@@ -193,6 +193,9 @@ pub(in crate::policy) struct RawSink {
     pub(in crate::policy) path: Option<At<String>>,
     /// file: whether each record is on the disk before the access goes on. Default: true.
     pub(in crate::policy) sync: Option<At<bool>>,
+    /// file: the age recipient of the auditor. Every record is sealed then, as `audit init` has begun it, and the seed of an
+    /// epoch that has to begin anew goes to him.
+    pub(in crate::policy) auditor: Option<At<String>>,
     /// fd: the number of a descriptor that the wrapper is started with, 3 or above.
     pub(in crate::policy) fd: Option<At<i64>>,
 }

@@ -15,7 +15,7 @@ use super::*;
 use crate::error::Cause;
 use crate::error::Class;
 use crate::name::{EnvironmentName, StoreName, VariableName};
-use crate::policy::model::{Audience, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store};
+use crate::policy::model::{Audience, Evidence, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store};
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
     parse_text(text, Path::new("policies/prod.toml"), &LoadOptions::default())
@@ -178,7 +178,10 @@ path = "log/{uid}.jsonl"
     let Audience::Matching(to) = &policy.grants[0].to else { panic!() };
     assert_eq!(to.users.as_ref().unwrap()[1], Principal::Id(1000));
     assert!(matches!(&policy.child.inherit, Inherit::Names(names) if names.len() == 2));
-    assert_eq!(policy.sinks, [Sink::File { path: "policies/log/{uid}.jsonl".into(), sync: true }]);
+    assert_eq!(
+        policy.sinks,
+        [Sink::File { path: "policies/log/{uid}.jsonl".into(), sync: true, evidence: Evidence::default() }]
+    );
 }
 
 #[test]
