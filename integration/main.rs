@@ -20,6 +20,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 mod age_interop;
+mod agent;
+#[path = "../tests/cli/agent_scene.rs"]
+mod agent_scene;
 mod audit_faults;
 mod aws;
 mod containers;

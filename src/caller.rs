@@ -12,6 +12,53 @@ use crate::policy::eval::Caller;
 /// A user database larger than this is not read: names stay numbers.
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 
+/// The names of users and groups, read again when the files have changed: for a process that asks often.
+#[derive(Debug, Default)]
+pub struct Names {
+    users: Database,
+    groups: Database,
+}
+
+#[derive(Debug, Default)]
+struct Database {
+    text: String,
+    /// Of the file that was read: device, inode, size, last change.
+    read: Option<(u64, u64, u64, i64, i64)>,
+}
+
+impl Names {
+    /// The name of a user.
+    pub fn user(&mut self, uid: u32) -> Option<String> {
+        name_of(uid, self.users.fresh("/etc/passwd"))
+    }
+
+    /// Somebody else, with the names that the policy may ask for.
+    pub fn caller(&mut self, uid: u32, gid: u32, groups: &[u32]) -> Caller {
+        let user = self.user(uid);
+        let mut seen = std::collections::BTreeSet::new();
+        let gids = std::iter::once(gid).chain(groups.iter().copied()).filter(|gid| seen.insert(*gid));
+        let database = self.groups.fresh("/etc/group");
+        let groups = gids.map(|gid| (gid, name_of(gid, database))).collect();
+        Caller { uid, user, groups }
+    }
+}
+
+impl Database {
+    fn fresh(&mut self, path: &str) -> &str {
+        let now = rustix::fs::stat(path)
+            .map(|stat| {
+                let size = u64::try_from(stat.st_size).unwrap_or_default();
+                (stat.st_dev, stat.st_ino, size, stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default())
+            })
+            .ok();
+        if now.is_none() || now != self.read {
+            self.text = read_database(path);
+            self.read = now;
+        }
+        &self.text
+    }
+}
+
 /// The caller of this process. Group names are looked up only if `with_group_names`, since only a policy needs them.
 #[must_use]
 pub fn of_this_process(with_group_names: bool) -> Caller {
@@ -83,6 +130,16 @@ fn name_of(id: u32, database: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_is_named_as_this_process_is() {
+        let own = of_this_process(true);
+        let gids: Vec<u32> = own.groups.iter().map(|(gid, _)| *gid).collect();
+        let mut names = Names::default();
+        for _ in 0..2 {
+            assert_eq!(names.caller(own.uid, gids[0], &gids), own);
+        }
+    }
 
     #[test]
     fn names_are_found_by_number() {

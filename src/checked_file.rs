@@ -5,7 +5,7 @@
 //! Ownership is read from the opened descriptor, never from the name; with every folder above safe, no one else can have
 //! swapped the file between the two looks.
 //!
-//! - Group-writable is refused where we run as root, unless the group is 0 and no ACL names others.
+//! - Group-writable is refused where we run as root or as the agent, unless the group is 0 and no ACL names others.
 //! - On a read-only mount nothing counts as writable (Kubernetes mounts `ConfigMaps` as 0777 folders, read-only).
 //! - A sticky folder owned by root, such as `/tmp`, is safe as a parent of a safe folder, not of the file itself.
 //! - An identity gives no rights to others; group-read is accepted where root owns it. A `credential:` file is checked for
@@ -17,11 +17,20 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::name::show;
+
+/// Set once, by a process that holds the means of others: the agent.
+static GROUPS_ARE_DISTRUSTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on a file that a group could write is unsafe for this process whoever it runs as, as it is for root.
+pub fn distrust_groups() {
+    GROUPS_ARE_DISTRUSTED.store(true, Ordering::Relaxed);
+}
 
 /// What the file is for, which decides how strict the check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,7 +310,8 @@ fn check_owner(stat: &Stat, us: u32, at: &Path) -> Result<(), FileErrorKind> {
 
 fn writable(stat: &Stat, us: u32, purpose: Use, has_acl: impl FnOnce() -> bool) -> bool {
     let by_others = stat.st_mode & 0o002 != 0;
-    let group_counts = stat.st_mode & 0o020 != 0 && us == 0 && purpose != Use::Credential;
+    let is_strict = us == 0 || GROUPS_ARE_DISTRUSTED.load(Ordering::Relaxed);
+    let group_counts = stat.st_mode & 0o020 != 0 && is_strict && purpose != Use::Credential;
     by_others || (group_counts && (stat.st_gid != 0 || has_acl()))
 }
 

@@ -55,6 +55,15 @@ pub struct OwnMeans {
     pub static_aws_keys: bool,
 }
 
+/// Names and values that reach the child as secrets.
+pub fn injected<'r>(
+    resolved: &'r Resolved,
+    environment: &'r ChildEnv,
+) -> impl Iterator<Item = (&'r VariableName, &'r [u8])> {
+    let values = resolved.values().iter().filter(|value| !environment.yielded().contains(&value.name));
+    values.map(|value| (&value.name, value.secret.expose()))
+}
+
 /// Why an inherited variable does not reach the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {

@@ -8,6 +8,7 @@
 //! - [`audit`]: written down first;
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it, or staying with it;
+//! - [`agent`]: the same through a daemon that holds the means;
 //! - [`rotate`]: new values, made, staged and proven;
 //! - [`inspect`], [`explain`], [`lint`], [`manual`]: looking; [`sign`]: signatures of policies; [`change`], [`rekey`], [`init`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
@@ -17,6 +18,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("vouchsafe is built for Linux: it leans on execve, /proc, flock and prctl as Linux has them");
 
+pub mod agent;
 pub mod audit;
 pub mod audit_log;
 pub mod caller;

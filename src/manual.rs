@@ -38,7 +38,10 @@ fn commands(parent: &clap::Command, above: &str, page: &mut String) {
         let name = format!("{above} {}", command.get_name());
         if command.has_subcommands() {
             commands(command, &name, page);
-            continue;
+            // `agent` does something by itself too.
+            if command.is_subcommand_required_set() {
+                continue;
+            }
         }
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         let command = command.clone().bin_name(&name).display_name(&name);

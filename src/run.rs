@@ -5,22 +5,24 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use rustix::process::DumpableBehavior;
 
+use crate::agent::{self, client};
 use crate::audit::{AuditError, Auditor, Event, Outcome, SecretNote};
 use crate::child::command::Command;
 use crate::child::exec::exec;
-use crate::child::supervise::{Next, Worker, supervise};
+use crate::child::supervise::{Next, Told, Worker, supervise};
 use crate::cli;
 use crate::error::{Cause, Class, Error};
-use crate::inject::{ChildEnv, Limits, ParentEnv, inject};
-use crate::name::VariableName;
+use crate::inject::{Limits, ParentEnv, inject, injected};
+use crate::name::{VariableName, show};
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::policy::model::RunMode;
-use crate::resolve::{Resolved, resolve};
-use crate::setting::Setting;
+use crate::resolve::resolve;
+use crate::setting::{Setting, load_host_file};
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
 
 /// Does what the command line says.
@@ -44,6 +46,8 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
         cli::Command::Copy(options) => change::copy(&options, &parent),
         cli::Command::Rotate(options) => rotate::rotate(&options, &parent),
         cli::Command::Init(options) => init::init(&options, &parent),
+        cli::Command::Agent(cli::agent::Agent { command: Some(command), .. }) => agent::ask::ask(&command, &parent),
+        cli::Command::Agent(cli::agent::Agent { command: None, serve }) => agent::server::serve(&serve, &parent),
         cli::Command::Audit(command) => audit_log::audit(&command, &parent),
         cli::Command::Policy(command) => lint::policy(&command, &parent),
         cli::Command::Completions { shell } => output::print(&manual::completions(shell)),
@@ -57,16 +61,29 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
 /// The command was not found, the policy does not grant, a record could not be written, a value is not to be had, or the
 /// kernel refused the exec. In each case the command was not started.
 fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Error> {
+    let host = load_host_file()?;
+    let passed_over = match client::choose(&options, parent, &host)? {
+        client::Way::Agent(socket) => return client::run(options, parent, &host, &socket),
+        client::Way::Direct { passed_over } => passed_over,
+    };
     let started = Instant::now();
     sys::keep_freed_memory();
     sys::end_on_signals();
     let setting = Setting::load(&options.selection, parent)?;
+    setting.refuse_what_only_the_agent_gives()?;
     if options.supervise || setting.policy.run.mode == RunMode::Supervise {
         let command = find_command(options.command.clone(), &setting, parent)?;
-        return run_supervised(&setting, &command, options, parent);
+        return run_supervised(&setting, &command, options, parent, passed_over.as_deref());
     }
     let command = find_command(options.command, &setting, parent)?;
-    grant_and_exec(&setting, &command, options.only, parent, started, None)
+    grant_and_exec(
+        &setting,
+        &command,
+        options.only,
+        parent,
+        started,
+        Start { worker: None, passed_over: passed_over.as_deref() },
+    )
 }
 
 /// `vouchsafe run --supervise`: the same, in a process of its own, which this one stays with. It is made before anything is
@@ -76,28 +93,30 @@ fn run_supervised(
     command: &Command,
     options: cli::Run,
     parent: &ParentEnv,
+    passed_over: Option<&Path>,
 ) -> Result<Infallible, Error> {
     let caller = caller::of_this_process(setting.policy.names_groups());
     let auditor = setting.open_auditor(&caller, Some(command))?;
-    let worker = supervise(auditor, &setting.policy.run, parent.get("NOTIFY_SOCKET"))?;
+    let worker = supervise(Box::new(auditor), &setting.policy.run, parent.get("NOTIFY_SOCKET"))?;
     let started = Instant::now();
     let parent = worker.hand_on(parent);
     if worker.is_later() {
         // What was looked at is from before; a grant may have been taken back since.
         let setting = Setting::load(&options.selection, &parent)?;
+        setting.refuse_what_only_the_agent_gives()?;
         let command = find_command(options.command, &setting, &parent)?;
-        return grant_and_exec(&setting, &command, options.only, &parent, started, Some(worker));
+        let start = Start { worker: Some(worker), passed_over };
+        return grant_and_exec(&setting, &command, options.only, &parent, started, start);
     }
-    grant_and_exec(setting, command, options.only, &parent, started, Some(worker))
+    grant_and_exec(setting, command, options.only, &parent, started, Start { worker: Some(worker), passed_over })
 }
 
-/// Names and values that reach the child as secrets.
-fn injected<'r>(
-    resolved: &'r Resolved,
-    environment: &'r ChildEnv,
-) -> impl Iterator<Item = (&'r VariableName, &'r [u8])> {
-    let values = resolved.values().iter().filter(|value| !environment.yielded().contains(&value.name));
-    values.map(|value| (&value.name, value.secret.expose()))
+/// How a command comes to be started.
+struct Start<'p> {
+    /// Under a supervisor.
+    worker: Option<Worker>,
+    /// An agent that is there and was passed over.
+    passed_over: Option<&'p Path>,
 }
 
 /// Finds the command before anything is fetched: a typo costs no API call.
@@ -116,8 +135,9 @@ fn grant_and_exec(
     only: Option<Vec<VariableName>>,
     parent: &ParentEnv,
     started: Instant,
-    mut worker: Option<Worker>,
+    start: Start<'_>,
 ) -> Result<Infallible, Error> {
+    let Start { mut worker, passed_over } = start;
     let request = Request {
         caller: caller::of_this_process(setting.policy.names_groups()),
         command: Some(command.facts()),
@@ -126,8 +146,8 @@ fn grant_and_exec(
     };
 
     let mut auditor = setting.open_auditor(&request.caller, Some(command))?;
-    if let Some(worker) = &worker {
-        auditor.belong_to(worker.access());
+    if let Some(socket) = passed_over {
+        auditor.remark(format!("the agent at `{}` was passed over: --no-agent", show(socket)));
     }
     let grant = match evaluate(&setting.policy, &request) {
         Verdict::Granted(grant) => grant,
@@ -160,7 +180,8 @@ fn grant_and_exec(
             return Err(failed(&mut auditor, event, outcome, error));
         }
     };
-    let next = worker.as_mut().map(|worker| worker.has_fetched(injected(&resolved, &environment)));
+    let next =
+        worker.as_mut().map(|worker| worker.has_fetched(injected(&resolved, &environment), Told::of(auditor.access())));
     // The values are in the environment block now; no second copy outlives this line.
     let yielded = |note: &SecretNote| environment.yielded().iter().any(|name| name.as_str() == note.name);
     let notes: Vec<SecretNote> = resolved

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Instant, SystemTime};
 
+use crate::agent::client::ClientError;
 use crate::audit::{Actor, Auditor, CommandNote, Context};
 use crate::child::command::Command;
 use crate::cli::{Selection, UsageError};
@@ -16,8 +17,8 @@ use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, load, load_host, load_trusted};
 use crate::policy::locate::{self, Wanted};
 use crate::policy::model::{
-    AgeStore, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, Sink, Source, SsmStore,
-    Store as StoreModel,
+    AgeStore, AgentUse, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, Sink, Source,
+    SsmStore, Store as StoreModel,
 };
 use crate::policy::trust::Demand;
 use crate::store::age::AgeFile;
@@ -73,6 +74,13 @@ impl<'e> Setting<'e> {
         Ok(Self::with(policy, host, parent))
     }
 
+    /// A policy that was loaded before, on the host of that host file: for a process that serves many. Whether the host may
+    /// use it was decided when it was loaded.
+    #[must_use]
+    pub fn of_loaded(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
+        Self::with(policy, host, parent)
+    }
+
     /// Loads the policy of this path though it may not be signed yet: for the one who signs it.
     ///
     /// # Errors
@@ -111,7 +119,7 @@ impl<'e> Setting<'e> {
         });
         let context = Context {
             actor: Actor::of_this_process(caller),
-            environment: self.policy.environment.clone(),
+            environment: Some(self.policy.environment.clone()),
             service: self.policy.service.clone(),
             policy_digest: self.policy.digest.clone(),
             command,
@@ -248,16 +256,7 @@ impl<'e> Setting<'e> {
     /// identity from, whether this run opens that store or not.
     #[must_use]
     pub fn own_means(&self) -> OwnMeans {
-        let sources = self.policy.stores.values().flat_map(|store| match store {
-            StoreModel::Age(store) => store.identities.as_slice(),
-            StoreModel::Kms(store) => store.identities.as_slice(),
-            StoreModel::Ssm(_) => &[],
-        });
-        let identities = sources.filter_map(|source| match source {
-            IdentitySource::Env(name) => Some(name.clone()),
-            IdentitySource::Credential(_) | IdentitySource::File(_) => None,
-        });
-        OwnMeans { identities: identities.collect(), static_aws_keys: self.aws.used_static_keys() }
+        OwnMeans { static_aws_keys: self.aws.used_static_keys(), ..identity_variables(&self.policy) }
     }
 
     /// Whether a run that asks for `names` would take static AWS keys from the environment, by what can be seen without
@@ -293,8 +292,36 @@ impl<'e> Setting<'e> {
     }
 }
 
+/// Every variable that a store of the policy may take an identity from.
+#[must_use]
+pub fn identity_variables(policy: &Policy) -> OwnMeans {
+    let sources = policy.stores.values().flat_map(|store| match store {
+        StoreModel::Age(store) => store.identities.as_slice(),
+        StoreModel::Kms(store) => store.identities.as_slice(),
+        StoreModel::Ssm(_) => &[],
+    });
+    let identities = sources.filter_map(|source| match source {
+        IdentitySource::Env(name) => Some(name.clone()),
+        IdentitySource::Credential(_) | IdentitySource::File(_) => None,
+    });
+    OwnMeans { identities: identities.collect(), static_aws_keys: false }
+}
+
+impl Setting<'_> {
+    /// A policy that demands the agent is not gone by directly, whoever holds its means.
+    ///
+    /// # Errors
+    /// The policy says `agent = "require"`.
+    pub fn refuse_what_only_the_agent_gives(&self) -> Result<(), Error> {
+        match self.policy.run.agent {
+            AgentUse::Allow | AgentUse::Forbid => Ok(()),
+            AgentUse::Require => Err(ClientError::DemandedByPolicy(self.policy.environment.clone()).into()),
+        }
+    }
+}
+
 /// What was selected: by option, else by variable. An empty variable counts as absent.
-fn wanted(selection: &Selection, parent: &ParentEnv) -> Result<Wanted, Error> {
+pub(crate) fn wanted(selection: &Selection, parent: &ParentEnv) -> Result<Wanted, Error> {
     Ok(Wanted {
         policy: selection.policy.clone(),
         policy_variable: parent.get("VOUCHSAFE_POLICY").map(PathBuf::from),

@@ -1,5 +1,5 @@
-//! The only place with `unsafe`, here and in [`signal`] and [`process`]: what has no safe binding, and what must run before
-//! Rust's own start-up.
+//! The only place with `unsafe`, here and in the modules below: what has no safe binding, and what must run before Rust's own
+//! start-up.
 //!
 //! - [`Wiping`]: the global allocator. What it frees is zero first, whoever held it: our buffers, serde's, age's, the AWS
 //!   SDK's. Per-type wiping cannot reach copies that a library made.
@@ -7,10 +7,13 @@
 //!   SIGPIPE before `main`; a child must get both as we got them, so they are noted before that and put back before exec.
 //! - [`end_on_signals`]: while secrets are fetched, TERM, INT, HUP and QUIT end the wrapper, also as PID 1, where the kernel
 //!   drops a signal that has no handler (`kill(2)`, notes). [`note_signals`]: a rotation ends between two steps instead.
+//! - [`locked`]: memory that is neither swapped nor dumped; [`peer`]: who is at the other end of a socket;
 //! - [`execve`], [`execveat`], [`spawn`]: `std::process::Command` resets SIGPIPE, mangles odd entries and prints values in its
 //!   `Debug`; and it would leave a program of the operator's the signals that we ignore and the descriptors that we have.
 #![allow(unsafe_code)]
 
+pub mod locked;
+pub mod peer;
 pub mod process;
 pub mod signal;
 

@@ -1,6 +1,7 @@
 //! AWS: `ssm` and `kms` stores, the real binary against [`fake`] (strict, scriptable) and [`moto`] (breadth).
 
 mod addresses;
+mod agent;
 mod commands;
 pub mod credentials;
 mod differential;

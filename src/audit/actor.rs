@@ -28,6 +28,18 @@ pub struct Actor {
     pub container_id: Option<String>,
     /// What tells the process from a later one of the same number.
     pub process: ProcessIdentity,
+    /// The agent that the access went through. Then parent, terminal and command are what the caller claims; uid, groups and
+    /// pid are what the kernel says of who connected.
+    pub agent: Option<AgentNote>,
+}
+
+/// The process that an access goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentNote {
+    /// Its uid.
+    pub uid: u32,
+    /// Its process.
+    pub pid: u32,
 }
 
 impl Actor {
@@ -44,6 +56,7 @@ impl Actor {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             container_id: container_id(),
             process: ProcessIdentity::of_this_process(),
+            agent: None,
         }
     }
 }

@@ -95,6 +95,10 @@ pub enum AuditError {
         /// Why.
         error: io::Error,
     },
+    /// The one that writes the records of this process has ended.
+    Ended,
+    /// Records that were to be written together, none of which counts.
+    Together(std::sync::Arc<Self>),
     /// Nobody reads the other end of a descriptor.
     Full {
         /// The sink.
@@ -160,6 +164,8 @@ impl fmt::Display for AuditError {
             }
             Self::Descriptor { sink, problem } => write!(f, "the audit sink {sink} {problem}"),
             Self::Stream { sink, error } => write!(f, "cannot write to the audit sink {sink}: {}", plain_io(error)),
+            Self::Ended => write!(f, "the writer of the audit has ended"),
+            Self::Together(error) => error.fmt(f),
             Self::Full { sink, waited_ms } => {
                 write!(f, "the audit sink {sink} is full and nobody reads it; waited {waited_ms} ms")
             }
@@ -204,7 +210,9 @@ impl Cause for AuditError {
                 }
                 _ => None,
             },
-            Self::Random
+            Self::Together(error) => error.hint(),
+            Self::Ended
+            | Self::Random
             | Self::Broken { .. }
             | Self::TooLong { .. }
             | Self::Descriptor { .. }

@@ -40,6 +40,8 @@ words!(
         AccessRequested = "access.requested",
         /// The values were released, and then the child could not be started.
         AccessUnused = "access.unused",
+        /// The agent forgot what it had cached, because it was told to.
+        AgentFlushed = "agent.flushed",
         /// The agent serves from now on.
         AgentStarted = "agent.started",
         /// The agent ends.
@@ -82,6 +84,8 @@ words!(
         RotationVerified = "rotation.verified",
         /// Names, versions, stages or dates were read, not values.
         SecretListed = "secret.listed",
+        /// The agent fetched anew what it serves, for an access that is written down.
+        SecretRefreshed = "secret.refreshed",
         /// A sealed file was encrypted to other recipients.
         SecretRekeyed = "secret.rekeyed",
         /// An item was removed, or could not be.
@@ -112,7 +116,7 @@ words!(
 words!(
     /// How much a record proves by itself.
     Assurance {
-        /// Written by the agent, chained and sealed.
+        /// Written by the agent, for other uids than its own, and chained.
         Agent = "agent",
         /// Chained, one file for each uid, durable.
         File = "file",

@@ -8,6 +8,7 @@
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
+//! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
 //!
 //! The format is specified in `docs/spec/audit-record.md`.
@@ -18,6 +19,7 @@ mod chain;
 mod error;
 mod event;
 mod head;
+pub mod journal;
 mod json;
 mod process;
 pub mod read;
@@ -33,12 +35,13 @@ pub(crate) mod tests;
 use std::path::Path;
 use std::time::SystemTime;
 
-pub use actor::Actor;
+pub use actor::{Actor, AgentNote};
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
 pub use process::ProcessIdentity;
 pub use seal::Begun;
 
+use crate::agent::client::ReleasedByAgent;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;
 use crate::policy::model::{Binding, Evidence, Sink, Source};
@@ -51,11 +54,11 @@ use sink_stream::StreamSink;
 pub struct Context {
     /// Who acts.
     pub actor: Actor,
-    /// The environment.
-    pub environment: EnvironmentName,
+    /// The environment; none where a process speaks of itself.
+    pub environment: Option<EnvironmentName>,
     /// The service, if one was named.
     pub service: Option<ServiceName>,
-    /// [`Policy::digest`](crate::policy::model::Policy::digest).
+    /// [`Policy::digest`](crate::policy::model::Policy::digest); empty where there is no policy.
     pub policy_digest: String,
     /// The command that would receive the secrets.
     pub command: Option<CommandNote>,
@@ -99,11 +102,34 @@ pub struct Auditor {
     access: Access,
     /// For the next record.
     request_ids: Vec<String>,
+    /// For the record of the next request.
+    remark: Option<String>,
 }
 
 /// Ties the records of one access together, also those of two processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access(String);
+
+impl Access {
+    /// The access that another process or the agent gave this number.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8; 8]) -> Self {
+        Self(format!("{:016x}", u64::from_be_bytes(*bytes)))
+    }
+
+    /// Its number, as records have it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 8] {
+        // 16 hexadecimal digits: it is made by `of_bytes` only.
+        u64::from_str_radix(&self.0, 16).unwrap_or_default().to_be_bytes()
+    }
+}
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +145,8 @@ enum OpenSink {
     Stream(StreamSink),
 }
 
-/// Proof that an access was granted and that its request is written down in every sink. Made by [`Auditor::request`].
+/// Proof that an access was granted and that its request is written down in every sink. Made by [`Auditor::request`] and
+/// [`journal::Access::request`].
 ///
 /// ```compile_fail,E0451
 /// fn forge<'p>(grant: vouchsafe::policy::eval::Grant<'p>) -> vouchsafe::audit::Permit<'p> {
@@ -152,8 +179,8 @@ impl<'p> Permit<'p> {
     }
 }
 
-/// Proof that the release of `T` is written down in every sink. Made by [`Auditor::release`]. No `Debug`: it holds
-/// plaintext.
+/// Proof that the release of `T` is written down in every sink: by [`Auditor::release`], by [`journal::Access::release`], or by
+/// the agent that sent it. No `Debug`: it holds plaintext.
 ///
 /// ```compile_fail,E0451
 /// let released = vouchsafe::audit::Released { inner: () };
@@ -164,6 +191,11 @@ pub struct Released<T> {
 }
 
 impl<T> Released<T> {
+    /// What an agent has released: the record is in its log.
+    pub(crate) fn by_agent(inner: T, _proof: &ReleasedByAgent) -> Self {
+        Self { inner }
+    }
+
     /// What was released.
     pub fn into_inner(self) -> T {
         self.inner
@@ -255,7 +287,7 @@ impl Auditor {
             Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
         };
         let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Self { sinks, context, access: new_access()?, request_ids: Vec::new() })
+        Ok(Self { sinks, context, access: new_access()?, request_ids: Vec::new(), remark: None })
     }
 
     /// The records that follow are about another command: for a process that serves many.
@@ -275,15 +307,6 @@ impl Auditor {
         &self.access
     }
 
-    /// The records that follow belong to a new access, of the same command.
-    ///
-    /// # Errors
-    /// The system's random generator failed.
-    pub fn begin_access(&mut self) -> Result<&Access, AuditError> {
-        self.access = new_access()?;
-        Ok(&self.access)
-    }
-
     /// The records that follow belong to an access that another process began.
     pub fn belong_to(&mut self, access: &Access) {
         self.access = access.clone();
@@ -294,12 +317,7 @@ impl Auditor {
     /// # Errors
     /// A sink did not take the record.
     pub fn child_exited(&mut self, pid: u32, end: End) -> Result<(), AuditError> {
-        let (outcome, status, signal) = match end {
-            End::Status(0) => (Outcome::Succeeded, Some(0), None),
-            End::Status(status) => (Outcome::Failed, Some(status), None),
-            End::Signal(signal) => (Outcome::Failed, None, Some(signal)),
-        };
-        let detail = Detail::Child { pid, status, signal };
+        let (outcome, detail) = ended(pid, end);
         self.append_detail(Event::ChildExited, outcome, None, Lists::default(), Some(&detail))
     }
 
@@ -308,12 +326,18 @@ impl Auditor {
         self.request_ids.extend(ids);
     }
 
+    /// The record of the next request says this too.
+    pub fn remark(&mut self, text: String) {
+        self.remark = Some(text);
+    }
+
     /// Writes down what is going to be fetched. Until this has returned, nothing may be.
     ///
     /// # Errors
     /// A sink did not take the record: there is no access.
     pub fn request<'p>(&mut self, grant: Grant<'p>) -> Result<Permit<'p>, AuditError> {
-        self.append(Event::AccessRequested, Outcome::Allowed, None, asked_for(&grant))?;
+        let remark = self.remark.take();
+        self.append(Event::AccessRequested, Outcome::Allowed, remark.as_deref(), asked_for(&grant))?;
         Ok(Permit { grant })
     }
 
@@ -429,6 +453,15 @@ impl Auditor {
     }
 }
 
+fn ended(pid: u32, end: End) -> (Outcome, Detail) {
+    let (outcome, status, signal) = match end {
+        End::Status(0) => (Outcome::Succeeded, Some(0), None),
+        End::Status(status) => (Outcome::Failed, Some(status), None),
+        End::Signal(signal) => (Outcome::Failed, None, Some(signal)),
+    };
+    (outcome, Detail::Child { pid, status, signal })
+}
+
 /// Begins the seals of a log, from its next record on: the seed goes to `out`, or beside the log, encrypted to `auditor`, and is
 /// kept nowhere else. Makes the log where there is none.
 ///
@@ -439,9 +472,7 @@ pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>) -> Result<Begun, A
 }
 
 fn new_access() -> Result<Access, AuditError> {
-    let mut out = Vec::with_capacity(16);
-    chain::push_hex(&mut out, &sink_file::random::<8>()?);
-    Ok(Access(String::from_utf8_lossy(&out).into_owned()))
+    Ok(Access::of_bytes(&sink_file::random::<8>()?))
 }
 
 /// The secrets of a grant, before anything is known but the policy.

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::chain::{OPENING, SEAL_MAX, TAIL_MAX};
 use super::event::{Assurance, Event, Outcome};
 use super::json::{Cut, write_json, write_members};
-use super::{Actor, CommandNote, Context, SecretNote};
+use super::{Actor, Context, SecretNote};
+use crate::name::EnvironmentName;
 
 /// What is the same in every record of one access.
 pub(super) struct Author<'a> {
@@ -212,11 +213,15 @@ impl<'a> Draft<'a> {
             &Full {
                 outcome: statement.outcome,
                 reason: statement.reason.map(|reason| Cut(reason, 768)),
-                environment: environment.as_str(),
+                environment: environment.as_ref().map(EnvironmentName::as_str),
                 service: service.as_ref().map(crate::name::ServiceName::as_str),
-                policy: Cut(policy_digest, 64),
+                policy: (!policy_digest.is_empty()).then_some(Cut(policy_digest, 64)),
                 actor: actor.into(),
-                command: command.as_ref().map(Into::into),
+                command: command.as_ref().map(|command| CommandEntry {
+                    path: Cut(&command.path, 1024),
+                    arguments: command.argument_count,
+                    claimed: actor.agent.is_some().then_some(true),
+                }),
             },
         );
         if let Some(detail) = statement.detail {
@@ -302,10 +307,12 @@ struct Full<'a> {
     outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Cut<'a>>,
-    environment: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
-    policy: Cut<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Cut<'a>>,
     actor: ActorEntry<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<CommandEntry<'a>>,
@@ -332,6 +339,14 @@ struct ActorEntry<'a> {
     pid_namespace: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start_ticks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentEntry>,
+}
+
+#[derive(Serialize)]
+struct AgentEntry {
+    uid: u32,
+    pid: u32,
 }
 
 impl<'a> From<&'a Actor> for ActorEntry<'a> {
@@ -350,6 +365,7 @@ impl<'a> From<&'a Actor> for ActorEntry<'a> {
             boot_id: actor.process.boot_id.as_deref().map(|id| Cut(id, 64)),
             pid_namespace: actor.process.pid_namespace,
             start_ticks: actor.process.start_ticks,
+            agent: actor.agent.map(|agent| AgentEntry { uid: agent.uid, pid: agent.pid }),
         }
     }
 }
@@ -358,12 +374,8 @@ impl<'a> From<&'a Actor> for ActorEntry<'a> {
 struct CommandEntry<'a> {
     path: Cut<'a>,
     arguments: usize,
-}
-
-impl<'a> From<&'a CommandNote> for CommandEntry<'a> {
-    fn from(command: &'a CommandNote) -> Self {
-        Self { path: Cut(&command.path, 1024), arguments: command.argument_count }
-    }
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<bool>,
 }
 
 /// RFC 3339, UTC, always six digits after the second. A clock outside the years 1970 to 9999 is written as 1970.

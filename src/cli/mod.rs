@@ -4,6 +4,7 @@
 //! `--help`. Its error messages are rewritten, because they cite what was typed, and a secret typed in the wrong place must
 //! not end up on a terminal that is recorded, or in a log of CI.
 
+pub mod agent;
 mod audit;
 mod rekey;
 mod rotate;
@@ -85,6 +86,8 @@ pub enum Command {
     Rotate(Rotate),
     /// Write a first policy, identity and sealed file that work at once.
     Init(Init),
+    /// Serve the secrets of this host to its services, over a Unix socket.
+    Agent(agent::Agent),
     /// Read and verify audit logs.
     #[command(subcommand)]
     Audit(Audit),
@@ -123,6 +126,9 @@ pub struct Run {
     /// Ask for these secrets only, instead of all that the policy injects.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Option<Vec<VariableName>>,
+    /// Whether to go through the agent.
+    #[command(flatten)]
+    pub through: agent::Through,
     /// Stay as the parent of the command, pass signals on and end as it ends, instead of becoming it. Also `[run] mode`.
     #[arg(long)]
     pub supervise: bool,

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::model::{Audience, GrantRule, Match, Policy, Principal, Source};
+use super::model::{Audience, GrantRule, Match, Policy, Source};
 use crate::error::{Cause, Class, suggest};
 use crate::name::{VariableName, escape, show};
 
@@ -345,20 +345,13 @@ fn audience_matches(rule: &GrantRule, request: &Request) -> Option<Pin> {
 }
 
 pub(super) fn users_match(fields: &Match, caller: &Caller) -> bool {
-    fields.users.as_ref().is_none_or(|users| users.iter().any(|user| is(user, caller.uid, caller.user.as_deref())))
+    fields.users.as_ref().is_none_or(|users| users.iter().any(|user| user.is(caller.uid, caller.user.as_deref())))
 }
 
 pub(super) fn groups_match(fields: &Match, caller: &Caller) -> bool {
     fields.groups.as_ref().is_none_or(|groups| {
-        groups.iter().any(|group| caller.groups.iter().any(|(gid, name)| is(group, *gid, name.as_deref())))
+        groups.iter().any(|group| caller.groups.iter().any(|(gid, name)| group.is(*gid, name.as_deref())))
     })
-}
-
-fn is(principal: &Principal, id: u32, name: Option<&str>) -> bool {
-    match principal {
-        Principal::Id(wanted) => *wanted == id,
-        Principal::Name(wanted) => name == Some(wanted),
-    }
 }
 
 /// `None` if `commands` is there and does not match.

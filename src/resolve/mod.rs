@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use error::ResolveError;
 
+use crate::agent::client::Received;
 use crate::audit::{Permit, SecretNote};
 use crate::error::Error;
 use crate::name::{ItemName, StoreName, VariableName, escape, show};
@@ -28,7 +29,7 @@ use crate::store::{Answer, Fetched, Store, Wanted};
 /// Opens the store of a name. Called once for each store that is needed, and for no other.
 pub type OpenStore<'o> = dyn FnMut(&StoreName) -> Result<Box<dyn Store + 'o>, Error> + 'o;
 
-/// Every granted value. Made only by [`resolve`]. No `Debug`: it holds plaintext.
+/// Every granted value. Made only by [`resolve`], and from what the agent's client received. No `Debug`: it holds plaintext.
 ///
 /// ```compile_fail,E0451
 /// let resolved = vouchsafe::resolve::Resolved { values: vec![], parts: vec![] };
@@ -49,6 +50,11 @@ pub struct Value {
 }
 
 impl Resolved {
+    /// What the agent has resolved, under a permit of its own.
+    pub(crate) fn of_agent(received: Received) -> Self {
+        Self { values: received.into_values(), parts: Vec::new() }
+    }
+
     /// The values to inject, sorted by name.
     #[must_use]
     pub fn values(&self) -> &[Value] {
@@ -112,6 +118,35 @@ pub fn resolve(
     Ok(Resolved { values, parts })
 }
 
+/// What a permit lets be fetched of one store, for who fetches before [`resolve`] does. Made only by [`orders`].
+#[derive(Debug, Clone)]
+pub struct Order {
+    store: StoreName,
+    wanted: Vec<Wanted>,
+}
+
+impl Order {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &StoreName {
+        &self.store
+    }
+
+    /// What is wanted of it, as [`resolve`] will ask.
+    #[must_use]
+    pub fn wanted(&self) -> &[Wanted] {
+        &self.wanted
+    }
+}
+
+/// What [`resolve`] is going to ask, store by store.
+#[must_use]
+pub fn orders(permit: &Permit<'_>) -> Vec<Order> {
+    let wanted = |order: Vec<(For<'_>, Wanted)>| order.into_iter().map(|(_, wanted)| wanted).collect();
+    let by_store = wanted_of(permit.grant()).into_iter();
+    by_store.map(|(store, order)| Order { store: store.clone(), wanted: wanted(order) }).collect()
+}
+
 type Values<'p> = BTreeMap<&'p VariableName, Had<'p>>;
 type Bundles<'p> = Vec<(&'p Bundle, Vec<(ItemName, Fetched)>)>;
 
@@ -129,12 +164,8 @@ enum For<'p> {
     Bundle(&'p Bundle),
 }
 
-/// One call for each store, with all that is wanted of it.
-fn fetch_all<'p>(
-    grant: &Grant<'p>,
-    open: &mut OpenStore<'_>,
-    deadline: Instant,
-) -> Result<(Values<'p>, Bundles<'p>), Error> {
+/// All that is wanted, store by store, and for whom.
+fn wanted_of<'p>(grant: &Grant<'p>) -> BTreeMap<&'p StoreName, Vec<(For<'p>, Wanted)>> {
     let policy = grant.policy();
     let mut orders: BTreeMap<&StoreName, Vec<(For<'p>, Wanted)>> = BTreeMap::new();
     for name in grant.names().iter().chain(grant.parts()) {
@@ -162,10 +193,18 @@ fn fetch_all<'p>(
             orders.entry(&bundle.store).or_default().push((For::Bundle(bundle), wanted));
         }
     }
+    orders
+}
 
+/// One call for each store, with all that is wanted of it.
+fn fetch_all<'p>(
+    grant: &Grant<'p>,
+    open: &mut OpenStore<'_>,
+    deadline: Instant,
+) -> Result<(Values<'p>, Bundles<'p>), Error> {
     // Collected at once: names come sorted, and a map made of sorted entries compares each only once.
     let (mut values, mut bundles) = (Vec::with_capacity(grant.names().len()), Bundles::new());
-    for (store, order) in orders {
+    for (store, order) in wanted_of(grant) {
         let (receivers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
         let answers = open(store)?.fetch(&wanted, deadline)?;
         for ((receiver, wanted), answer) in receivers.into_iter().zip(&wanted).zip(answers) {

@@ -359,8 +359,9 @@ fn permit_for(name: &str) -> RotationPermit {
         host: "host".into(),
         container_id: None,
         process: crate::audit::ProcessIdentity::default(),
+        agent: None,
     };
-    let environment = EnvironmentName::new("prod").unwrap();
+    let environment = Some(EnvironmentName::new("prod").unwrap());
     let context = Context { actor, environment, service: None, policy_digest: "0".into(), command: None };
     let sink = Sink::File { path: path.to_str().unwrap().into(), sync: false, evidence: Evidence::default() };
     let note = SecretNote { name: "A".into(), store: "files".into(), item: name.into(), ..SecretNote::default() };

@@ -60,7 +60,7 @@ pub trait Store {
 }
 
 /// What is wanted of a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Wanted {
     /// Every item under a path (whole segments; empty for the whole store).
     Bundle {
@@ -222,6 +222,17 @@ pub enum StoreErrorKind {
         /// What was asked, as in "this store keeps no ...".
         what: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether the store was not to be reached, or has too much to do: nothing was decided about what was asked, and an
+    /// older answer may still be right.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        use aws::error::Problem;
+        let StoreErrorKind::Aws(error) = &self.kind else { return false };
+        matches!(error.problem, Problem::Deadline | Problem::ServerFault | Problem::Throttled | Problem::Unreachable(_))
+    }
 }
 
 impl fmt::Display for StoreError {

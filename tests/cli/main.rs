@@ -14,6 +14,9 @@
     unreachable_pub
 )]
 
+mod agent;
+mod agent_scene;
+mod agent_supervise;
 mod audit;
 mod aws;
 mod bad_input;

@@ -157,7 +157,8 @@ impl<'a> Processes<'a> {
         if *actor.host != *self.here.host {
             return Life::Unknown(Unknown::OtherHost);
         }
-        if actor.container_id.is_some() {
+        // 0 is no process's: who connected to the agent was in a namespace that shows the agent no number.
+        if actor.container_id.is_some() || actor.pid == 0 {
             return Life::Unknown(Unknown::OtherNamespace);
         }
         if actor.pid_namespace.is_none() && self.here.process.pid_namespace.is_some_and(|own| own != FIRST_NAMESPACE) {
@@ -279,6 +280,7 @@ mod tests {
             ),
             ("only a number, and it runs", old(7), NOW, unknown(Unknown::NotTold)),
             ("only a number, and none runs", old(10), NOW, Gone),
+            ("no number, of who connected to the agent", old(0), NOW, unknown(Unknown::OtherNamespace)),
             ("only a number, from before the last start", old(7), BEFORE, Gone),
             ("only a number, on another host", elsewhere(old(10)), BEFORE, unknown(Unknown::OtherHost)),
             (

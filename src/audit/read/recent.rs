@@ -49,6 +49,12 @@ impl<T> Recent<T> {
         }
     }
 
+    /// What was made of the release of this access, without taking it.
+    pub(super) fn look_at(&self, access: &str) -> Option<&T> {
+        let number = number(access)?;
+        self.young.get(&number).or_else(|| self.old.get(&number))?.made.as_ref()
+    }
+
     /// What was made of the release of this access, once.
     pub(super) fn take(&mut self, access: &str) -> Option<T> {
         let number = number(access)?;

@@ -339,6 +339,15 @@ fn only_what_was_released_counts() {
 }
 
 #[test]
+fn only_the_one_who_got_a_release_can_say_that_his_child_has_ended() {
+    let by_another = by(3).replace("\"uid\":1000", "\"uid\":1001");
+    let log = |who: &str| [released(6, 7, 3, 1), line(6, 8, "child.exited", "succeeded", who)];
+    assert_eq!(who_has("A", &log(&by(3))), ["current 1", "1 gone 3 x1"]);
+    assert_eq!(who_has("A", &log(&by_another)), who_has("A", &log(&by(3))[..1]));
+    assert_ne!(who_has("A", &log(&by_another)), ["current 1", "1 gone 3 x1"]);
+}
+
+#[test]
 fn what_did_not_reach_the_child_does_not_count_and_a_part_of_a_template_does() {
     let yielded = ",\"secrets\":[{\"name\":\"A\",\"store\":\"s\",\"item\":\"a\",\"version\":1,\"inject\":false}]";
     assert_eq!(who_has("A", &[line(1, 1, "access.released", "succeeded", &(by(1) + yielded))]), [""; 0]);

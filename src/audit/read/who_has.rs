@@ -194,7 +194,8 @@ impl<'k> Holders<'k> {
             return;
         }
         if record.is(Event::ChildExited) {
-            return self.exited(&record.access);
+            let uid = record.actor.as_ref().map(|actor| actor.uid);
+            return self.exited(&record.access, uid.unwrap_or_default());
         }
         if !record.succeeded() {
             return;
@@ -336,11 +337,15 @@ impl<'k> Holders<'k> {
     }
 
     /// What a release started has ended.
-    fn exited(&mut self, access: &str) {
+    /// The process of a release has ended, says somebody: through the agent any user can say it, so only the one who got the
+    /// release is believed.
+    fn exited(&mut self, access: &str, uid: u32) {
         if let Some(release) = self.tentative.take(access) {
             self.count(release);
         }
-        if let Some((at, first, last)) = self.take_back(access)
+        let row = self.recent.look_at(access).and_then(|at| self.rows.get(*at));
+        if row.is_some_and(|row| row.key.uid == uid)
+            && let Some((at, first, last)) = self.take_back(access)
             && let Some(row) = self.rows.get(at)
         {
             let (pid, key) = (row.pid, Key { life: Life::Gone, process: None, ..row.key.clone() });

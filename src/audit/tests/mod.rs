@@ -1,6 +1,7 @@
 //! Logs on real files, in folders of their own.
 
 mod file;
+mod journal;
 mod performance;
 mod schema;
 mod sealing;
@@ -63,8 +64,9 @@ fn context() -> Context {
             host: "host-1".into(),
             container_id: None,
             process: process(),
+            agent: None,
         },
-        environment: EnvironmentName::new("prod").unwrap(),
+        environment: Some(EnvironmentName::new("prod").unwrap()),
         service: Some(ServiceName::new("api").unwrap()),
         policy_digest: "ab".repeat(32),
         command: Some(CommandNote { path: "/usr/bin/api".into(), argument_count: 2 }),

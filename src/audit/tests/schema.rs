@@ -149,6 +149,7 @@ fn policy() -> Policy {
             on_collision: OnCollision::Error,
         },
         run: RunRules {
+            agent: AgentUse::Allow,
             mode: RunMode::Exec,
             deadline: Duration::from_secs(20),
             on_change: OnChange::Ignore,

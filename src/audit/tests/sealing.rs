@@ -288,3 +288,29 @@ fn many_writers_seal_one_log() {
     let report = auditing.report(&[auditing.log()]);
     assert_eq!((report.state(), report.sealed), (State::Intact, 102), "{:?}", report.findings);
 }
+
+#[test]
+fn the_journal_of_the_agent_seals_what_it_writes_together() {
+    let mut auditing = Auditing::new();
+    auditing.init().unwrap();
+    let evidence = Evidence { auditor: Some(auditing.recipient.clone()) };
+    let path = auditing.log().to_str().unwrap().to_owned();
+    let journal = journal::Journal::open(&[Sink::File { path, sync: false, evidence }]).unwrap();
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(tokio::task::LocalSet::new().run_until(
+        async {
+            let tasks: Vec<_> = (0..100)
+                .map(|index| {
+                    let mut access = journal.access(std::sync::Arc::new(context())).unwrap();
+                    let notes = [note(&format!("NAME_{index}"))];
+                    tokio::task::spawn_local(async move { access.release((), &notes).await.map(drop) })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap().unwrap();
+            }
+        },
+    ));
+    assert!(lines(&auditing.log()).iter().all(|line| line.contains("\"assurance\":\"agent\"")));
+    let report = auditing.report(&[auditing.log()]);
+    assert_eq!((report.state(), report.sealed), (State::Intact, 101), "{:?}", report.findings);
+}

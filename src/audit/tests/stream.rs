@@ -90,10 +90,11 @@ fn the_longest_that_there_can_be_fits() {
             pid_namespace: Some(u64::MAX),
             start_ticks: Some(u64::MAX),
         },
+        agent: Some(AgentNote { uid: u32::MAX, pid: u32::MAX }),
     };
     let longest = Context {
         actor,
-        environment: EnvironmentName::new("e".repeat(64)).unwrap(),
+        environment: Some(EnvironmentName::new("e".repeat(64)).unwrap()),
         service: Some(ServiceName::new("s".repeat(64)).unwrap()),
         policy_digest: long.clone(),
         command: Some(CommandNote { path: long.clone(), argument_count: usize::MAX }),

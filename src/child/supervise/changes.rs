@@ -10,6 +10,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use super::book::Why;
 use super::worker::Digest;
 
 /// What a look has brought.
@@ -154,8 +155,8 @@ impl Chances {
     }
 
     /// For the audit.
-    pub(super) fn text(&self) -> String {
-        format!("it ended soon after a change; start {} of {}", self.taken, Self::MOST)
+    pub(super) fn why(&self) -> Why {
+        Why::Again { start: self.taken, of: Self::MOST }
     }
 }
 

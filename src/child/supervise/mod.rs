@@ -10,6 +10,7 @@
 //! - a child is stopped for a new one only when that one waits for its start, with everything granted, fetched and written
 //!   down ([`restart`]; [`changes`] says when to look).
 
+mod book;
 mod changes;
 mod forward;
 mod notify;
@@ -28,7 +29,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group, set_child_subreaper};
 
-use crate::audit::{AuditError, Auditor, End};
+use crate::audit::End;
 use crate::checked_file::plain_io;
 use crate::error::{Cause, Class, Error, Format};
 use crate::output;
@@ -36,12 +37,13 @@ use crate::policy::model::{OnChange, RunRules};
 use crate::sys;
 use crate::sys::process::{Change, ChangeKind, acknowledge, next_change};
 use crate::sys::signal::{Mask, Received, Signals};
+pub use book::{Book, Why};
 use changes::{Chances, Changes, Polling};
 use notify::Manager;
 use restart::Phase;
 use terminal::Terminal;
 use worker::{Forked, Spawned, StartState, Task, spawn};
-pub use worker::{Next, Worker};
+pub use worker::{Next, Told, Worker};
 
 /// The supervisor could not begin or go on.
 #[derive(Debug)]
@@ -69,11 +71,15 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> SuperviseError {
 /// Begins to supervise. Returns in the process that is to become the child, and in every later one; the one that called
 /// stays in here, and ends as the child ended.
 ///
-/// `auditor` is the supervisor's own, for the ends of children; `notify_socket` is where the service manager listens.
+/// `book` is where the ends of children are written down; `notify_socket` is where the service manager listens.
 ///
 /// # Errors
 /// There is no second process to be had.
-pub fn supervise(auditor: Auditor, rules: &RunRules, notify_socket: Option<&OsStr>) -> Result<Worker, SuperviseError> {
+pub fn supervise(
+    book: Box<dyn Book>,
+    rules: &RunRules,
+    notify_socket: Option<&OsStr>,
+) -> Result<Worker, SuperviseError> {
     let no_random = |_| failed("draw a random key")(io::ErrorKind::Other.into());
     let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(no_random)?;
     let mask = Mask::block_all().map_err(failed("block signals"))?;
@@ -82,9 +88,8 @@ pub fn supervise(auditor: Auditor, rules: &RunRules, notify_socket: Option<&OsSt
     // PID 1 gets every orphan anyway. Where the kernel refuses, they go to PID 1, as without us.
     set_child_subreaper(Some(getpid())).unwrap_or_default();
     let terminal = Terminal::look();
-    let access = auditor.access().clone();
-    match spawn(start, &terminal, access, Task::First, &key).map_err(failed("start a process"))? {
-        Forked::Worker(worker) => Ok(worker),
+    match spawn(start, &terminal, Task::First, &key).map_err(failed("start a process"))? {
+        Forked::Worker(worker) => Ok(*worker),
         Forked::Supervisor(child) => {
             let manager = Manager::at(notify_socket);
             manager.main_process_is(child.pid);
@@ -100,7 +105,7 @@ pub fn supervise(auditor: Auditor, rules: &RunRules, notify_socket: Option<&OsSt
                 signals,
                 terminal,
                 manager,
-                auditor,
+                book,
                 child,
                 asked_to_stop: false,
                 changes,
@@ -123,7 +128,7 @@ struct Supervisor {
     signals: Signals,
     terminal: Terminal,
     manager: Manager,
-    auditor: Auditor,
+    book: Box<dyn Book>,
     child: Spawned,
     /// A signal that stops was passed on: if the child stops, we do.
     asked_to_stop: bool,
@@ -234,9 +239,8 @@ impl Supervisor {
         acknowledge(change);
         self.terminal.take_back(self.child.pid);
         let was_executed = self.child.was_executed();
-        if was_executed {
-            self.auditor.belong_to(&self.child.access);
-            let written = self.auditor.child_exited(number(self.child.pid), end);
+        if let Some(access) = self.child.access().filter(|_| was_executed) {
+            let written = self.book.child_exited(&access, number(self.child.pid), end);
             // The access was written down, and what it was for is over: its status is still what counts.
             complain_if(written);
         }
@@ -257,9 +261,9 @@ fn finish(end: End) -> ! {
     }
 }
 
-fn complain_if(written: Result<(), AuditError>) {
+fn complain_if(written: Result<(), Error>) {
     if let Err(error) = written {
-        drop(output::complain(&(Error::from(error).render(Format::Text) + "\n")));
+        drop(output::complain(&(error.render(Format::Text) + "\n")));
     }
 }
 

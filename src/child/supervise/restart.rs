@@ -17,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_p
 
 use super::changes::{Chances, Decision, Look};
 use super::worker::{Forked, Spawned, Task, Worker, spawn};
-use super::{Supervisor, complain_if, finish};
-use crate::audit::{End, Event, Outcome};
+use super::{Supervisor, Why, complain_if, finish};
+use crate::audit::End;
 
 /// After somebody asked the child to end, it is not started again: a stop takes its time, at most 120 s on ECS. A child that is
 /// still there then has understood something else (a JVM prints its threads on QUIT).
@@ -137,8 +137,9 @@ impl Supervisor {
     }
 
     fn look(&mut self, now: Instant) -> Option<Worker> {
-        match self.fork(Task::Look) {
-            Some(Forked::Worker(worker)) => return Some(worker),
+        let has = self.child.told()?;
+        match self.fork(Task::Look(has)) {
+            Some(Forked::Worker(worker)) => return Some(*worker),
             Some(Forked::Supervisor(worker)) => {
                 self.phase = Phase::Looking { worker, judged: false, until: now + self.patience };
             }
@@ -147,10 +148,9 @@ impl Supervisor {
         None
     }
 
-    /// No process, or no name for its access: as bad as a store that does not answer.
-    fn fork(&mut self, task: Task) -> Option<Forked> {
-        let access = self.auditor.begin_access().ok()?.clone();
-        spawn(self.start, &self.terminal, access, task, &self.key).ok()
+    /// No process: as bad as a store that does not answer.
+    fn fork(&self, task: Task) -> Option<Forked> {
+        spawn(self.start, &self.terminal, task, &self.key).ok()
     }
 
     fn look_failed(&mut self, now: Instant) {
@@ -179,9 +179,8 @@ impl Supervisor {
     /// Everything is ready for the next child.
     fn stop_child(&mut self, now: Instant) {
         let Phase::Looking { worker, .. } = std::mem::replace(&mut self.phase, Phase::Running) else { return };
-        self.auditor.belong_to(&worker.access);
-        let why = "the injected secrets have changed";
-        let written = self.auditor.record(Event::ChildRestarting, Outcome::Allowed, Some(why), &[]);
+        let Some(access) = worker.access() else { return };
+        let written = self.book.restarting(&access, Why::Changed);
         if written.is_err() {
             // No record, no restart; the worker ends when its channel does.
             complain_if(written);
@@ -241,8 +240,8 @@ impl Supervisor {
         }
         let now = Instant::now();
         let Some(pause) = self.chances.next(end == End::Status(0) || !was_executed, now) else { return false };
-        let why = self.chances.text();
-        let written = self.auditor.record(Event::ChildRestarting, Outcome::Allowed, Some(&why), &[]);
+        let Some(access) = self.child.access() else { return false };
+        let written = self.book.restarting(&access, self.chances.why());
         let is_written = written.is_ok();
         complain_if(written);
         if is_written {
@@ -277,7 +276,7 @@ impl Supervisor {
     fn start_again(&mut self, now: Instant) -> Option<Worker> {
         let Phase::Pausing { ended, .. } = self.phase else { return None };
         match self.fork(Task::Again) {
-            Some(Forked::Worker(worker)) => return Some(worker),
+            Some(Forked::Worker(worker)) => return Some(*worker),
             Some(Forked::Supervisor(child)) => {
                 self.chances.started(now);
                 self.manager.main_process_is(child.pid);

@@ -24,7 +24,7 @@ use crate::sys;
 use crate::sys::process::{Side, fork};
 use crate::sys::signal::Mask;
 
-/// What a worker says on its channel; a digest follows the first.
+/// What a worker says on its channel; a digest, an access and an agent's word for the set follow the first.
 const FETCHED: u8 = b'd';
 const READY: u8 = b'r';
 const EXECUTING: u8 = b'x';
@@ -38,6 +38,37 @@ const START: u8 = b'>';
 /// A keyed digest of an injected set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Digest(pub(super) [u8; 32]);
+
+/// What a worker tells with its digest, so that what follows can be written down and compared. Nothing secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    access: [u8; 8],
+    set: [u8; 32],
+}
+
+impl Told {
+    /// Of an access of our own.
+    #[must_use]
+    pub fn of(access: &Access) -> Self {
+        Self { access: access.to_bytes(), set: [0; 32] }
+    }
+
+    /// Of what an agent gave under this access; `set` is its own word for it.
+    #[must_use]
+    pub fn of_agent(access: [u8; 8], set: [u8; 32]) -> Self {
+        Self { access, set }
+    }
+}
+
+/// What the child has, in nobody's words but the supervisor's and the agent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Has {
+    digest: Digest,
+    set: [u8; 32],
+}
+
+/// Length of what a worker says once it has fetched.
+const FETCHED_LENGTH: usize = 1 + 32 + 8 + 32;
 
 /// How things were when we were started: what a child gets back.
 #[derive(Clone, Copy)]
@@ -54,7 +85,7 @@ pub(super) enum Task {
     /// To become another one as soon as it can.
     Again,
     /// To look, and to become the child when it is told to.
-    Look,
+    Look(Has),
 }
 
 /// What follows from what a worker has fetched.
@@ -70,7 +101,6 @@ pub enum Next {
 pub struct Worker {
     channel: UnixStream,
     supervisor: Pid,
-    access: Access,
     task: Task,
     key: hmac::Key,
 }
@@ -78,7 +108,6 @@ pub struct Worker {
 /// The supervisor's side.
 pub(super) struct Spawned {
     pub(super) pid: Pid,
-    pub(super) access: Access,
     pub(super) channel: UnixStream,
     said: Vec<u8>,
     goes_on: bool,
@@ -88,19 +117,13 @@ pub(super) struct Spawned {
 
 /// Where a fork leads.
 pub(super) enum Forked {
-    Worker(Worker),
+    Worker(Box<Worker>),
     Supervisor(Spawned),
 }
 
 /// Makes a worker. All signals are blocked when this is called; in the worker they are as the caller had them when this
 /// returns.
-pub(super) fn spawn(
-    start: StartState,
-    terminal: &Terminal,
-    access: Access,
-    task: Task,
-    key: &hmac::Key,
-) -> io::Result<Forked> {
+pub(super) fn spawn(start: StartState, terminal: &Terminal, task: Task, key: &hmac::Key) -> io::Result<Forked> {
     let (channel, workers) = UnixStream::pair()?;
     channel.set_nonblocking(true)?;
     let supervisor = getpid();
@@ -111,12 +134,12 @@ pub(super) fn spawn(
             if terminal.group() == Group::Own {
                 setpgid(Some(pid), Some(pid)).unwrap_or_default();
             }
-            Ok(Forked::Supervisor(Spawned { pid, access, channel, said: Vec::new(), goes_on: false, is_silent: false }))
+            Ok(Forked::Supervisor(Spawned { pid, channel, said: Vec::new(), goes_on: false, is_silent: false }))
         }
         Side::Child => {
             drop(channel);
             settle(start, terminal, supervisor, task)?;
-            Ok(Forked::Worker(Worker { channel: workers, supervisor, access, task, key: key.clone() }))
+            Ok(Forked::Worker(Box::new(Worker { channel: workers, supervisor, task, key: key.clone() })))
         }
     }
 }
@@ -132,7 +155,7 @@ fn settle(start: StartState, terminal: &Terminal, supervisor: Pid, task: Task) -
     if terminal.group() == Group::Own {
         setpgid(None, None)?;
         // While one only looks, the terminal is the child's.
-        if task != Task::Look {
+        if !matches!(task, Task::Look(_)) {
             terminal.take_over();
         }
     }
@@ -150,20 +173,35 @@ impl Worker {
         handed_on(parent, self.supervisor.as_raw_nonzero().get().unsigned_abs(), std::process::id())
     }
 
-    /// The access under which everything about this worker is written down.
-    #[must_use]
-    pub fn access(&self) -> &Access {
-        &self.access
-    }
-
     /// Whether a child was there before this one, so that policy and command may have changed since they were looked at.
     #[must_use]
     pub fn is_later(&self) -> bool {
         self.task != Task::First
     }
 
+    /// Whether it is to look before anything else, and what an agent has called the set that the child has.
+    #[must_use]
+    pub fn looks_for_other_than(&self) -> Option<[u8; 32]> {
+        match self.task {
+            Task::First | Task::Again => None,
+            Task::Look(has) => Some(has.set),
+        }
+    }
+
+    /// Tells the supervisor that nothing has changed, where somebody else has seen that.
+    pub fn has_seen_no_change(&mut self) {
+        if let Task::Look(Has { digest, set }) = self.task {
+            self.say(&[&[FETCHED], &digest.0[..], &[0; 8], &set].concat());
+            self.hear();
+        }
+    }
+
     /// Tells the supervisor what was fetched, without telling it, and hears what is to become of it.
-    pub fn has_fetched<'v>(&mut self, injected: impl Iterator<Item = (&'v VariableName, &'v [u8])>) -> Next {
+    pub fn has_fetched<'v>(
+        &mut self,
+        injected: impl Iterator<Item = (&'v VariableName, &'v [u8])>,
+        told: Told,
+    ) -> Next {
         let mut context = hmac::Context::with_key(&self.key);
         for (name, value) in injected {
             for part in [name.as_str().as_bytes(), value] {
@@ -171,10 +209,10 @@ impl Worker {
                 context.update(part);
             }
         }
-        self.say(&[&[FETCHED], context.sign().as_ref()].concat());
+        self.say(&[&[FETCHED], context.sign().as_ref(), &told.access, &told.set].concat());
         match self.task {
             Task::First | Task::Again => Next::GoOn,
-            Task::Look => match self.hear() {
+            Task::Look(_) => match self.hear() {
                 Some(CHANGED) => Next::GoOn,
                 Some(NOTHING_NEW) => Next::Done("nothing has changed"),
                 Some(LOOK_AGAIN) => Next::Done("something has changed; it is looked at again before a restart"),
@@ -186,7 +224,7 @@ impl Worker {
     /// Waits until the command may be executed: until the old child is gone. `false`: it may not any more.
     #[must_use]
     pub fn may_execute(&mut self) -> bool {
-        if self.task == Task::Look {
+        if matches!(self.task, Task::Look(_)) {
             self.say(&[READY]);
             if self.hear() != Some(START) {
                 return false;
@@ -233,18 +271,29 @@ impl Spawned {
     /// What the worker has fetched, once it said so.
     pub(super) fn digest(&self) -> Option<Digest> {
         let (&FETCHED, rest) = self.said.split_first()? else { return None };
-        rest.first_chunk().copied().map(Digest)
+        rest.first_chunk().copied().filter(|_| self.said.len() >= FETCHED_LENGTH).map(Digest)
+    }
+
+    /// What it has, for those who look whether there is something else now.
+    pub(super) fn told(&self) -> Option<Has> {
+        let set = self.said.get(1 + 32 + 8..)?.first_chunk().copied()?;
+        Some(Has { digest: self.digest()?, set })
+    }
+
+    /// The access under which everything about it is written down.
+    pub(super) fn access(&self) -> Option<Access> {
+        Some(Access::of_bytes(self.said.get(1 + 32..)?.first_chunk()?))
     }
 
     /// Whether it only waits for its start.
     pub(super) fn is_ready(&self) -> bool {
-        self.said.last() == Some(&READY) && self.said.len() == 1 + 32 + 1
+        self.said.last() == Some(&READY) && self.said.len() == FETCHED_LENGTH + 1
     }
 
     /// Of a worker that has ended: whether the command had been executed.
     pub(super) fn was_executed(&mut self) -> bool {
         self.listen();
-        self.said.len() > 1 + 32 && self.said.last() == Some(&EXECUTING)
+        self.said.len() > FETCHED_LENGTH && self.said.last() == Some(&EXECUTING)
     }
 
     /// Whether it was told that it is to be the next child.

@@ -121,6 +121,19 @@ pub fn parse_host_text(text: &str, path: &Path) -> Result<HostFile, PolicyError>
     raw.and_then(|raw| convert::host_file(&raw, &mut context)).ok_or_else(|| findings.into_error(&sources))
 }
 
+/// Whether the file at `path` is a base: one that others extend, and that speaks for no environment itself. A file that
+/// cannot be read, or may not be parsed, is none; [`load_trusted`] says what is wrong with it.
+#[must_use]
+pub fn is_base(path: &Path, demand: &Demand<'_>, now: SystemTime) -> bool {
+    let Ok(bytes) = checked_file::read(path, Use::Public, LARGEST) else { return false };
+    if demand.admit(path, &bytes, now).is_err() {
+        return false;
+    }
+    let Ok(text) = String::from_utf8(bytes) else { return false };
+    let raw = syntax::parse::<RawPolicy>(&text, &mut Findings::default());
+    raw.is_ok_and(|raw| raw.environment.is_some_and(|at| at.as_str() == "*"))
+}
+
 /// Reads the chain of files that begins at `path`, by `read`, and checks it as a whole. What `admit` refuses is not parsed.
 fn assemble<'t>(
     path: &Path,

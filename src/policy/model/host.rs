@@ -29,6 +29,10 @@ pub struct HostAgent {
     pub socket: Option<PathBuf>,
     /// Who may connect at all.
     pub users: Vec<Principal>,
+    /// As whom it runs, where that is not root: what clients take for the agent.
+    pub user: Option<Principal>,
+    /// Whether everybody but root has to go through it.
+    pub require: bool,
 }
 
 /// `[network]` of the host file.

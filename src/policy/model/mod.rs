@@ -243,6 +243,17 @@ pub enum Principal {
     Name(String),
 }
 
+impl Principal {
+    /// Whether it stands for the one with this number and, if there is one, this name.
+    #[must_use]
+    pub fn is(&self, id: u32, name: Option<&str>) -> bool {
+        match self {
+            Self::Id(wanted) => *wanted == id,
+            Self::Name(wanted) => name == Some(wanted),
+        }
+    }
+}
+
 /// `[child]`.
 #[derive(Debug, Clone)]
 pub struct ChildRules {
@@ -290,6 +301,8 @@ pub enum OnCollision {
 /// `[run]`.
 #[derive(Debug, Clone)]
 pub struct RunRules {
+    /// Through the agent, or directly.
+    pub agent: AgentUse,
     /// Replace the wrapper, or stay with the child.
     pub mode: RunMode,
     /// For everything before the child starts.
@@ -300,6 +313,17 @@ pub struct RunRules {
     pub grace: Duration,
     /// Supervising: how often to look whether a secret changed; `None`: never.
     pub watch: Option<Duration>,
+}
+
+/// Whether the agent may, must or must not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentUse {
+    /// As the caller likes.
+    Allow,
+    /// Never: the agent does not serve this policy.
+    Forbid,
+    /// Always: who goes by this policy directly is refused.
+    Require,
 }
 
 /// How the child is run.

@@ -8,7 +8,7 @@ use super::{Context, pick};
 use crate::name::{VariableName, escape};
 use crate::policy::file::raw::{At, RawAudit, RawInherit, RawPolicy, RawSink, SinkType};
 use crate::policy::model::{
-    AwsRole, CacheRules, ChildRules, Evidence, Inherit, OnChange, OnCollision, RunMode, RunRules, Sink,
+    AgentUse, AwsRole, CacheRules, ChildRules, Evidence, Inherit, OnChange, OnCollision, RunMode, RunRules, Sink,
 };
 use crate::policy::reserved::{is_forbidden, is_reserved};
 
@@ -75,7 +75,9 @@ fn set_variable(
 pub(super) fn run(files: &[RawPolicy], context: &mut Context<'_>) -> RunRules {
     let mode = pick(files, context.findings, |file| file.run.mode.as_ref());
     let on_change = pick(files, context.findings, |file| file.run.on_change.as_ref());
+    let agent = pick(files, context.findings, |file| file.run.agent.as_ref());
     RunRules {
+        agent: agent.map_or(AgentUse::Allow, |at| at.value.into()),
         mode: mode.map_or(RunMode::Exec, |at| at.value.into()),
         deadline: duration(files, context, |file| file.run.deadline.as_ref(), 20, Zero::Refused),
         on_change: on_change.map_or(OnChange::Restart, |at| at.value.into()),

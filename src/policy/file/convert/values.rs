@@ -99,7 +99,7 @@ impl Context<'_> {
         list.value.iter().filter_map(|at| self.principal(at)).collect()
     }
 
-    fn principal(&mut self, at: &At<RawPrincipal>) -> Option<Principal> {
+    pub(super) fn principal(&mut self, at: &At<RawPrincipal>) -> Option<Principal> {
         let wrong = match &at.value {
             // 4294967295 is -1, which the kernel takes as "no id".
             RawPrincipal::Id(id) => match u32::try_from(*id) {

@@ -25,6 +25,8 @@ pub(in crate::policy) struct RawHost {
 pub(in crate::policy) struct RawAgent {
     pub(in crate::policy) socket: Option<At<String>>,
     pub(in crate::policy) users: Option<At<Vec<At<RawPrincipal>>>>,
+    pub(in crate::policy) user: Option<At<RawPrincipal>>,
+    pub(in crate::policy) require: Option<At<bool>>,
 }
 
 /// `[network]`.

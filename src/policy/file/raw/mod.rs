@@ -24,8 +24,8 @@ pub(in crate::policy) use host::{RawHost, RawKey, RawTrust};
 pub(in crate::policy) use rotation::{RawApply, RawGenerate, RawRotate};
 pub(in crate::policy) use secrets::{RawBundle, RawSecret};
 pub(in crate::policy) use stores::RawStore;
+use words::{AgentWord, AwsRoleWord, CollisionWord, ModeWord, OnChangeWord};
 pub(in crate::policy) use words::{ApplyType, Format, GenerateType, NameWord, PendingWord, SinkType, StoreType};
-use words::{AwsRoleWord, CollisionWord, ModeWord, OnChangeWord};
 
 /// What one service gets in one environment. Holds no secret.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -153,6 +153,8 @@ pub(in crate::policy) enum RawInherit {
 pub(in crate::policy) struct RawRun {
     /// Replace the wrapper by the child, or stay with it.
     pub(in crate::policy) mode: Option<At<ModeWord>>,
+    /// Through the agent, or directly. Default: allow.
+    pub(in crate::policy) agent: Option<At<AgentWord>>,
     /// For everything before the child starts. Default: 20s.
     pub(in crate::policy) deadline: Option<At<String>>,
     /// Supervising: what a changed secret does. Default: restart.

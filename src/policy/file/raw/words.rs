@@ -210,6 +210,18 @@ words!(
 );
 
 words!(
+    /// Whether the agent may, must or must not be used.
+    AgentWord => model::AgentUse {
+        /// As the caller likes.
+        "allow" = Allow,
+        /// Only through the agent.
+        "require" = Require,
+        /// Never through the agent.
+        "forbid" = Forbid,
+    }
+);
+
+words!(
     /// What a changed secret does to a supervised child.
     OnChangeWord => model::OnChange {
         /// It is stopped and started with the new value.

@@ -1,0 +1,374 @@
+//! One request, from what was asked to what is answered: the agent's own decision and its own records. The order is that of
+//! `run`: decide, write down, fetch, write down, release.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Agent;
+use super::policies::Served;
+use super::rendered::{Held, encode, not_held, note_of, set_of, stale_seconds};
+use super::report;
+use crate::agent::failure::Failure;
+use crate::agent::protocol::encode_reply;
+use crate::agent::protocol::reply::{Refusal, Reply};
+use crate::agent::protocol::request::{Ask, COMPARED, CommandClaim, Purpose, Request};
+use crate::audit::journal::Access;
+use crate::audit::{
+    Actor, AuditError, CommandNote, Context, Event, Outcome, Permit, ProcessIdentity, Released, SecretNote,
+};
+use crate::error::{Cause, Class, Error};
+use crate::name::{StoreName, show};
+use crate::policy::eval::{Caller, CommandFacts, Denial, Verdict, evaluate, mismatches};
+use crate::policy::model::{AgentUse, RunMode};
+use crate::policy::{self};
+use crate::resolve::{Order, orders, resolve};
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::sys::peer::Credentials;
+
+/// Who is connected, as the kernel said when the connection was accepted.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) credentials: Credentials,
+    pub(super) groups: Vec<u32>,
+    pub(super) process: ProcessIdentity,
+}
+
+impl Peer {
+    /// Who has just connected. A process that our namespace has no number for (0) cannot be told from others.
+    pub(super) fn new(credentials: Credentials, groups: Vec<u32>) -> Self {
+        let process = match credentials.pid {
+            0 => ProcessIdentity { pid_namespace: None, ..ProcessIdentity::here() },
+            pid => ProcessIdentity::of(pid),
+        };
+        Self { credentials, groups, process }
+    }
+}
+
+/// What goes back.
+pub(super) enum Frame {
+    /// Values, whose release is written down.
+    Granted(Released<Secret>),
+    /// No values.
+    Other(Secret),
+}
+
+/// The access of this connection that was granted last, until it is known to have reached a child.
+pub(super) type Last = Option<Access>;
+
+/// Answers one request.
+pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, last: &mut Last) -> Frame {
+    let caller = agent.caller(peer);
+    match request {
+        Request::Resolve(ask) => {
+            last.take();
+            // Too many refusals of late: nothing is looked at, and nothing more is written down.
+            if agent.refusals.are_too_many(caller.uid, Instant::now()) {
+                agent.metrics.refused_unseen();
+                return refuse(Refusal::Busy);
+            }
+            let started = Instant::now();
+            let answered = resolve_for(agent, peer, &caller, ask, last).await;
+            // Both have a record.
+            if matches!(answered, Ok(_) | Err(Refusal::Denied)) {
+                agent.audit_works.set(true);
+            }
+            agent.metrics.answered(&answered, started.elapsed());
+            match answered {
+                Ok(frame) => Frame::Granted(frame),
+                Err(refusal) => {
+                    if refusal == Refusal::Denied {
+                        agent.refusals.count(caller.uid, Instant::now());
+                    }
+                    refuse(refusal)
+                }
+            }
+        }
+        Request::Unused { class } => {
+            if let Some(mut access) = last.take() {
+                note_unused(&mut access, &class).await;
+            }
+            encoded(&Reply::Done(0))
+        }
+        Request::Child(report) => {
+            if agent.refusals.are_too_many(caller.uid, Instant::now()) {
+                agent.metrics.refused_unseen();
+                return refuse(Refusal::Busy);
+            }
+            match report::write(agent, peer, &caller, report).await {
+                Ok(()) => encoded(&Reply::Done(0)),
+                Err(refusal) => {
+                    if refusal == Refusal::Denied {
+                        agent.refusals.count(caller.uid, Instant::now());
+                    }
+                    refuse(refusal)
+                }
+            }
+        }
+        Request::Status if agent.is_trusted(&caller) => encoded(&Reply::Status(agent.status().to_string())),
+        Request::Flush { environment, service } if agent.is_trusted(&caller) => {
+            match agent.flush(&caller, peer, environment.as_ref(), service.as_ref()).await {
+                Ok(count) => encoded(&Reply::Done(count)),
+                Err(error) => refuse(failed(&Failure::of(&error))),
+            }
+        }
+        Request::Status | Request::Flush { .. } => refuse(Refusal::Denied),
+    }
+}
+
+/// Writes down that a released access reached no child. The word is one of ours or none.
+async fn note_unused(access: &mut Access, class: &str) {
+    let known = Class::ALL.iter().find(|known| known.word() == class).map_or("unknown", |known| known.word());
+    let reason = match class {
+        COMPARED => "it was only compared with what the child has, says the caller".to_owned(),
+        _ => format!("the child was not started, says the caller: {known}"),
+    };
+    // The release is written down; that this one is not changes nothing any more.
+    access.record(Event::AccessUnused, Outcome::Failed, Some(reason), &[]).await.unwrap_or_default();
+}
+
+/// Writes down that a released access did not even reach the caller.
+pub(super) async fn note_undelivered(last: &mut Last) {
+    if let Some(mut access) = last.take() {
+        let reason = "the caller did not take the answer".to_owned();
+        access.record(Event::AccessUnused, Outcome::Failed, Some(reason), &[]).await.unwrap_or_default();
+    }
+}
+
+async fn resolve_for(
+    agent: &Rc<Agent>,
+    peer: &Peer,
+    caller: &Caller,
+    ask: Ask,
+    last: &mut Last,
+) -> Result<Released<Secret>, Refusal> {
+    let served = agent.find(&ask);
+    let context = Arc::new(context(agent, peer, caller, &ask, served.as_deref()));
+    let mut access = agent.journal.access(context).map_err(|error| unwritten(agent, &error))?;
+    let purpose = ask.purpose;
+    let request = policy::eval::Request {
+        caller: caller.clone(),
+        command: ask.command.map(facts),
+        only: ask.only,
+        // What the client says of its command is what it says.
+        claimed: true,
+    };
+    let denied = match &served {
+        None => Denied::new("the agent has no such policy"),
+        Some(_) if !agent.may_connect(caller) => Denied::new("the host file does not let this user connect"),
+        Some(served) if served.policy.run.agent == AgentUse::Forbid => Denied::new("the policy forbids the agent"),
+        Some(served) => match evaluate(&served.policy, &request) {
+            // To the process that is to become the command, and to no other.
+            Verdict::Granted(_) if is_for_supervisor(purpose, &served.policy) => {
+                return Err(Refusal::Supervised((&served.policy.run).into()));
+            }
+            Verdict::Granted(grant) => {
+                let permit = access.request(grant).await.map_err(|error| unwritten(agent, &error))?;
+                let released = release(agent, served, permit, purpose, &mut access).await?;
+                *last = Some(access);
+                return Ok(released);
+            }
+            Verdict::Denied(denial) if wants_digest(&served.policy, &request) => {
+                drop(denial);
+                return Err(Refusal::DigestWanted);
+            }
+            Verdict::Denied(denial) => Denied::of(&denial),
+        },
+    };
+    let Denied { reason, secrets } = denied;
+    let written = access.record(Event::AccessDenied, Outcome::Denied, Some(reason), &secrets).await;
+    written.map_err(|error| unwritten(agent, &error))?;
+    // The same answer, and the same work, whatever the reason.
+    Err(Refusal::Denied)
+}
+
+/// From the permit to a frame with the values, its release written down.
+async fn release(
+    agent: &Rc<Agent>,
+    served: &Arc<Served>,
+    permit: Permit<'_>,
+    purpose: Purpose,
+    access: &mut Access,
+) -> Result<Released<Secret>, Refusal> {
+    let (deadline, pin) = (Instant::now() + served.policy.run.deadline, permit.grant().pin());
+    let mut fetched = Vec::new();
+    let mut due = Vec::new();
+    for order in orders(&permit) {
+        match agent.cache.answers(served, &order, deadline).await {
+            Ok(mut found) => {
+                access.note_request_ids(std::mem::take(&mut found.request_ids));
+                agent.metrics.looked_up(&found);
+                if found.is_due {
+                    due.push(order.clone());
+                }
+                fetched.push((order, found));
+            }
+            Err(failure) => return Err(write_failure(agent, access, &failure).await),
+        }
+    }
+    let stale = stale_seconds(&fetched);
+    let mut held: Vec<_> =
+        fetched.into_iter().map(|(order, found)| Some(Held { order, answers: found.answers })).collect();
+    let mut open = |name: &StoreName| -> Result<Box<dyn Store + '_>, Error> {
+        let own = held.iter_mut().find(|held| held.as_ref().is_some_and(|held| held.order.store() == name));
+        match own.and_then(Option::take) {
+            Some(held) => Ok(Box::new(held)),
+            None => Err(not_held(name).into()),
+        }
+    };
+    let resolved = match resolve(permit, &mut open, deadline, SystemTime::now()) {
+        Ok(resolved) => resolved,
+        Err(error) => return Err(write_failure(agent, access, &Failure::of_error(&error)).await),
+    };
+    let stale_of = |note: &SecretNote| {
+        stale.iter().filter(|(store, item, _)| *store == note.store && *item == note.item).map(|(.., past)| *past).max()
+    };
+    let set = set_of(&agent.set_key, &resolved);
+    if purpose == (Purpose::Look { has: set }) {
+        let notes = resolved.into_notes();
+        let reason = Some("nothing has changed".to_owned());
+        let written = access.record(Event::AccessCompared, Outcome::Succeeded, reason, &notes).await;
+        written.map_err(|error| unwritten(agent, &error))?;
+        refresh_all(agent, served, due, access);
+        return Err(Refusal::Unchanged);
+    }
+    let Ok(frame) = encode(served, access.id(), set, pin, &resolved, stale_of) else {
+        let message = "all values together are larger than the agent's protocol allows".to_owned();
+        let failure = Failure { class: Class::Environment, message, hint: None };
+        return Err(write_failure(agent, access, &failure).await);
+    };
+    // The values are in the frame now; no second copy outlives this line.
+    let notes: Vec<SecretNote> =
+        resolved.into_notes().into_iter().map(|note| SecretNote { stale_seconds: stale_of(&note), ..note }).collect();
+    let released = access.release(frame, &notes).await.map_err(|error| unwritten(agent, &error))?;
+    refresh_all(agent, served, due, access);
+    Ok(released)
+}
+
+/// Whether nothing is to be fetched for the one who asks, since he is not the one who becomes the command.
+fn is_for_supervisor(purpose: Purpose, policy: &policy::model::Policy) -> bool {
+    match purpose {
+        Purpose::Supervise => true,
+        Purpose::Become => policy.run.mode == RunMode::Supervise,
+        Purpose::Child | Purpose::Look { .. } => false,
+    }
+}
+
+fn refresh_all(agent: &Rc<Agent>, served: &Arc<Served>, due: Vec<Order>, access: &Access) {
+    for order in due {
+        refresh_later(agent, served, order, access);
+    }
+}
+
+/// Fetches again what is going to be wanted again, on behalf of the access that showed it.
+fn refresh_later(agent: &Rc<Agent>, served: &Arc<Served>, order: Order, access: &Access) {
+    let (agent, served, mut access) = (Rc::clone(agent), Arc::clone(served), access.again());
+    tokio::task::spawn_local(async move {
+        let Some((outcome, request_ids)) = agent.cache.refresh(&served, &order).await else { return };
+        access.note_request_ids(request_ids);
+        agent.metrics.refreshed(outcome.is_ok());
+        let notes: Vec<SecretNote> = order.wanted().iter().map(|wanted| note_of(order.store(), wanted)).collect();
+        let (outcome, reason) = match outcome {
+            Ok(()) => (Outcome::Succeeded, None),
+            Err(failure) => (Outcome::Failed, Some(failure.message)),
+        };
+        if let Err(error) = access.record(Event::SecretRefreshed, outcome, reason, &notes).await {
+            unwritten(&agent, &error);
+        }
+    });
+}
+
+/// So many of the names that were asked for in vain are written down.
+const NAMES_OF_A_DENIAL: usize = 64;
+
+/// Why there is nothing, for the record alone.
+struct Denied {
+    reason: String,
+    secrets: Vec<SecretNote>,
+}
+
+impl Denied {
+    fn new(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), secrets: Vec::new() }
+    }
+
+    fn of(denial: &Denial) -> Self {
+        let (Denial::NotGranted { names, .. } | Denial::Unknown { names, .. }) = denial;
+        let named = |name: &crate::name::VariableName| SecretNote { name: name.to_string(), ..SecretNote::default() };
+        // What is asked for is the caller's to choose; how much of it is written down is not.
+        Self { reason: denial.to_string(), secrets: names.iter().take(NAMES_OF_A_DENIAL).map(named).collect() }
+    }
+}
+
+/// Whether a grant would fit, were it not for a digest that was not claimed. Told only to those whom it concerns.
+fn wants_digest(policy: &policy::model::Policy, request: &policy::eval::Request) -> bool {
+    let has_none = request.command.as_ref().is_some_and(|command| command.sha256.is_none());
+    has_none && policy.grants.iter().any(|rule| mismatches(rule, request) == ["sha256"])
+}
+
+fn facts(claim: CommandClaim) -> CommandFacts {
+    use std::fmt::Write;
+    let hex = |digest: [u8; 32]| {
+        digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            // Writing to a String does not fail.
+            write!(hex, "{byte:02x}").unwrap_or_default();
+            hex
+        })
+    };
+    CommandFacts { found: claim.found, canonical: claim.canonical, sha256: claim.sha256.map(hex) }
+}
+
+/// What a record says of a command that is claimed.
+pub(super) fn note_of_command(command: &CommandClaim) -> CommandNote {
+    CommandNote {
+        path: show(&PathBuf::from(&command.found)),
+        argument_count: usize::try_from(command.arguments).unwrap_or(usize::MAX),
+    }
+}
+
+fn context(agent: &Agent, peer: &Peer, caller: &Caller, ask: &Ask, served: Option<&Served>) -> Context {
+    let command = ask.command.as_ref().map(note_of_command);
+    Context {
+        actor: Actor { ppid: ask.parent, tty: ask.terminal.clone(), ..agent.actor(caller, peer) },
+        environment: Some(ask.environment.clone()),
+        service: ask.service.clone(),
+        policy_digest: served.map(|served| served.policy.digest.clone()).unwrap_or_default(),
+        command,
+    }
+}
+
+async fn write_failure(agent: &Agent, access: &mut Access, failure: &Failure) -> Refusal {
+    let (event, outcome) = match failure.class {
+        Class::Denied => (Event::AccessDenied, Outcome::Denied),
+        _ => (Event::AccessFailed, Outcome::Failed),
+    };
+    match access.record(event, outcome, Some(failure.message.clone()), &[]).await {
+        Ok(()) => failed(failure),
+        Err(error) => unwritten(agent, &error),
+    }
+}
+
+/// No record, no access; and somebody has to hear of it.
+pub(super) fn unwritten(agent: &Agent, error: &AuditError) -> Refusal {
+    agent.audit_failed(error);
+    failed(&Failure { class: error.class(), message: error.to_string(), hint: error.hint() })
+}
+
+fn failed(failure: &Failure) -> Refusal {
+    let Failure { class, message, hint } = failure.clone();
+    Refusal::Failed { class: class.word().to_owned(), message, hint }
+}
+
+pub(super) fn refuse(refusal: Refusal) -> Frame {
+    encoded(&Reply::Refused(refusal))
+}
+
+fn encoded(reply: &Reply<'_>) -> Frame {
+    // A message without values is short: names are bounded, and a list of them by the policy's own limit.
+    Frame::Other(encode_reply(reply).unwrap_or_else(|_| Secret::new(Vec::new())))
+}
+
+/// How long a caller may take to read an answer.
+pub(super) const READING: Duration = Duration::from_secs(10);

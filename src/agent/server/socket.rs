@@ -1,0 +1,260 @@
+//! The socket: made in a safe folder, never in the place of something else, or handed over by systemd.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::agent::connect::connect;
+use crate::checked_file::{FileError, check_folder, plain_io};
+use crate::error::{Cause, Class};
+use crate::inject::ParentEnv;
+use crate::name::show;
+use crate::sys::peer;
+
+/// The first descriptor that systemd hands over (`sd_listen_fds(3)`).
+const FIRST_HANDED_OVER: i32 = 3;
+
+/// The agent's socket, taken away when dropped, if we made it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// Listens; does not block. Not there once it was taken.
+    listener: Option<UnixListener>,
+    /// Where clients find it.
+    pub(super) path: PathBuf,
+    /// Device and inode, if we made it.
+    made: Option<(u64, u64)>,
+}
+
+/// Why there is no socket.
+#[derive(Debug)]
+pub(super) enum SocketError {
+    /// The folder is not safe, or not there.
+    Folder(FileError),
+    /// What systemd handed over is no listening Unix socket.
+    HandedOver,
+    /// A system call failed.
+    Io { path: PathBuf, doing: &'static str, error: io::Error },
+    /// Another agent answers there.
+    Live(PathBuf),
+    /// Something else lies there.
+    NotASocket(PathBuf),
+    /// Nobody says where.
+    Unnamed,
+}
+
+impl fmt::Display for SocketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(error) => write!(f, "the folder of the agent's socket: {error}"),
+            Self::HandedOver => write!(f, "what was handed over by LISTEN_FDS is not one listening Unix socket"),
+            Self::Io { path, doing, error } => {
+                write!(f, "cannot {doing} the socket `{}`: {}", show(path), plain_io(error))
+            }
+            Self::Live(path) => write!(f, "another process serves the socket `{}`", show(path)),
+            Self::NotASocket(path) => write!(f, "`{}` is there and is not a socket; it stays", show(path)),
+            Self::Unnamed => write!(f, "nothing says where the agent's socket is to be"),
+        }
+    }
+}
+
+impl Cause for SocketError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Unnamed => Class::Usage,
+            Self::Live(_) => Class::Busy,
+            Self::Folder(_) | Self::HandedOver | Self::Io { .. } | Self::NotASocket(_) => Class::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Folder(error) if error.is_absent() => Some(format!("install -d -m 0755 {}", show(&error.path))),
+            Self::Folder(error) => error.hint(),
+            Self::Live(path) => Some(format!("vouchsafe agent status --socket {}", show(path))),
+            Self::NotASocket(path) => Some(format!("ls -l {}", show(path))),
+            Self::Unnamed => Some("vouchsafe agent --policies DIR --socket PATH".into()),
+            Self::HandedOver | Self::Io { .. } => None,
+        }
+    }
+}
+
+/// The socket that systemd has handed over, if it has.
+///
+/// # Errors
+/// What it handed over is something else.
+pub(super) fn handed_over(parent: &ParentEnv) -> Result<Option<Socket>, SocketError> {
+    let number = |name| parent.get(name).and_then(|text| text.to_str()).and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) || parent.get("LISTEN_FDS").is_none() {
+        return Ok(None);
+    }
+    if number("LISTEN_FDS") != Some(1) {
+        return Err(SocketError::HandedOver);
+    }
+    let fd = peer::take_inherited(FIRST_HANDED_OVER).ok_or(SocketError::HandedOver)?;
+    if !peer::is_listening_unix(&fd) {
+        return Err(SocketError::HandedOver);
+    }
+    let listener = UnixListener::from(fd);
+    let address = listener.local_addr().map_err(|_| SocketError::HandedOver)?;
+    // An abstract name is anybody's who is first.
+    let path = address.as_pathname().ok_or(SocketError::HandedOver)?.to_owned();
+    let failed = |error| SocketError::Io { path: path.clone(), doing: "listen at", error };
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(Some(Socket { listener: Some(listener), path, made: None }))
+}
+
+/// Makes the socket. Only its own user may knock at first; everybody may, once it stands, if `for_all`: who comes in is
+/// decided by who he is.
+///
+/// # Errors
+/// The folder is unsafe, another agent is there, or something else is.
+pub(super) fn make(path: &Path, for_all: bool) -> Result<Socket, SocketError> {
+    let failed = |doing, error| SocketError::Io { path: path.to_owned(), doing, error };
+    let path = std::path::absolute(path).map_err(|error| failed("name", error))?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    check_folder(folder).map_err(SocketError::Folder)?;
+    // Two that start at once would each take the other's socket for a dead one.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let lock =
+        rustix::fs::open(folder, flags, Mode::empty()).map_err(|errno| failed("lock the folder of", errno.into()))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|errno| failed("lock the folder of", errno.into()))?;
+    clear(&path)?;
+    let before = peer::mask_new_files(0o177);
+    let bound = UnixListener::bind(&path);
+    peer::mask_new_files(before);
+    let listener = bound.map_err(|error| failed("make", error))?;
+    listener.set_nonblocking(true).map_err(|error| failed("listen at", error))?;
+    let stat = rustix::fs::lstat(&path).map_err(|errno| failed("look at", errno.into()))?;
+    let socket = Socket { listener: Some(listener), path: path.clone(), made: Some((stat.st_dev, stat.st_ino)) };
+    if for_all {
+        rustix::fs::chmod(&path, Mode::from_raw_mode(0o666)).map_err(|errno| failed("open", errno.into()))?;
+    }
+    Ok(socket)
+}
+
+/// Takes away what an agent that is gone has left; nothing else.
+fn clear(path: &Path) -> Result<(), SocketError> {
+    let failed = |doing, error| SocketError::Io { path: path.to_owned(), doing, error };
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at", error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match connect(path, Duration::from_secs(1)) {
+        Ok(_) => Err(SocketError::Live(path.to_owned())),
+        // Nobody listens any more.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|error| failed("take away the old", error))
+        }
+        // Its queue is full: somebody is there.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Live(path.to_owned())),
+        Err(error) => Err(failed("try", error)),
+    }
+}
+
+impl Socket {
+    /// What listens, for the event loop; once.
+    pub(super) fn listen(&mut self) -> io::Result<tokio::net::UnixListener> {
+        let listener = self.listener.take().ok_or(io::ErrorKind::NotConnected)?;
+        tokio::net::UnixListener::from_std(listener)
+    }
+
+    /// Whether systemd made it.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.made.is_none()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let Some(made) = self.made else { return };
+        if rustix::fs::lstat(&self.path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == made) {
+            std::fs::remove_file(&self.path).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("vouchsafe-socket-{name}-{}", std::process::id()));
+            std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            Self(path)
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.0.join("agent.sock")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn it_is_closed_to_others_unless_they_are_meant_and_goes_with_its_owner() {
+        let folder = Folder::new("made");
+        for (for_all, mode) in [(false, 0o600), (true, 0o666)] {
+            let socket = make(&folder.socket(), for_all).unwrap();
+            assert_eq!(folder.socket().metadata().unwrap().permissions().mode() & 0o777, mode);
+            assert!(matches!(make(&folder.socket(), false), Err(SocketError::Live(_))));
+            drop(socket);
+            assert!(!folder.socket().exists());
+        }
+    }
+
+    #[test]
+    fn what_a_dead_agent_left_is_replaced_and_what_is_no_socket_stays() {
+        let folder = Folder::new("left");
+        let path = folder.socket();
+        let mut dead = make(&path, false).unwrap();
+        dead.made = None;
+        drop(dead);
+        assert!(path.exists());
+        drop(make(&path, false).unwrap());
+        std::fs::File::create(&path).unwrap();
+        assert!(matches!(make(&path, false), Err(SocketError::NotASocket(_))));
+        std::fs::remove_file(&path).unwrap();
+        symlink("/dev/null", &path).unwrap();
+        assert!(matches!(make(&path, false), Err(SocketError::NotASocket(_))));
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(matches!(make(&path, false), Err(SocketError::NotASocket(_))));
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn another_socket_in_its_place_is_left_alone() {
+        let folder = Folder::new("moved");
+        let socket = make(&folder.socket(), false).unwrap();
+        std::fs::remove_file(folder.socket()).unwrap();
+        let other = UnixListener::bind(folder.socket()).unwrap();
+        drop(socket);
+        assert!(folder.socket().exists());
+        drop(other);
+    }
+
+    #[test]
+    fn an_unsafe_folder_is_refused() {
+        let folder = Folder::new("unsafe");
+        std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(matches!(make(&folder.socket(), false), Err(SocketError::Folder(_))));
+        assert!(matches!(make(&folder.0.join("none/agent.sock"), false), Err(SocketError::Folder(_))));
+    }
+}
