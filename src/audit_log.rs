@@ -3,6 +3,7 @@
 //! `verify` is here; `init` begins the seals of a log; `show`, `who_has` and `report` have files of their own, and `sources` says which logs they read.
 
 mod init;
+mod progress;
 mod report;
 mod show;
 mod sources;
@@ -11,7 +12,7 @@ mod who_has;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::audit::verify::{Means, Report, Seals, Start, State, verify};
+use crate::audit::verify::{Anchors, Means, Report, Seals, Start, State, verify};
 use crate::cli;
 use crate::error::Error;
 use crate::inject::ParentEnv;
@@ -37,6 +38,10 @@ pub struct Verification {
     sealed: u64,
     /// Records with a seal that was not checked, or, where seeds were given, that none of them speaks for.
     unproven: u64,
+    /// Checkpoints that the logs were compared with.
+    checkpoints: u64,
+    /// How often the clock was set back, by the times of the records.
+    clock_steps: u64,
     /// Records in which a writer says that it did not find what the last one had left.
     discontinuities: u64,
     /// The first findings, `path:line: what`.
@@ -59,6 +64,8 @@ impl From<&Report> for Verification {
             quarantined: report.quarantined,
             sealed: report.sealed,
             unproven: report.unproven,
+            checkpoints: report.checkpoints,
+            clock_steps: report.clock_steps,
             discontinuities: report.discontinuities,
             findings: report.findings.iter().map(ToString::to_string).collect(),
             findings_total: report.findings_total,
@@ -74,6 +81,7 @@ pub fn audit(command: &cli::Audit, parent: &ParentEnv) -> Result<(), Error> {
     match command {
         cli::Audit::Report(options) => report::report(options, parent),
         cli::Audit::Show(options) => show::show(options),
+        cli::Audit::Checkpoint(options) => init::checkpoint(options),
         cli::Audit::Init(options) => init::init(options),
         cli::Audit::Verify(options) => verify_logs(options),
         cli::Audit::WhoHas(options) => who_has::who_has(options, parent),
@@ -86,7 +94,17 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
         [] => None,
         seeds => Some(Seals::load(seeds, &options.identity)?),
     };
-    let report = verify(&options.files, start, Means { seals })?;
+    let anchors = match (options.checkpoint.as_slice(), &options.key) {
+        ([], _) | (_, None) => None,
+        (files, Some(key)) => Some(Anchors::load(files, key)?),
+    };
+    let progress = progress::shown(&options.files);
+    let is_shown = progress.is_some();
+    let report = verify(&options.files, start, Means { seals, anchors, progress });
+    if is_shown {
+        progress::clear();
+    }
+    let report = report?;
     let seen = Verification::from(&report);
     if options.json {
         output::print_json(&seen)?;
@@ -106,6 +124,8 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
         for (count, what) in [
             (seen.quarantined, "quarantined torn write"),
             (seen.discontinuities, "noted discontinuity"),
+            (seen.checkpoints, "checkpoint"),
+            (seen.clock_steps, "step back of the clock"),
             (seen.foreign_lines, "foreign line"),
         ] {
             if count > 0 {

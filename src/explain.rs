@@ -158,7 +158,8 @@ fn describe_sink(sink: &Sink) -> String {
         Sink::File { path, sync, evidence } => {
             let synced = if *sync { ", synced" } else { ", not synced" };
             let sealed = if evidence.auditor.is_some() { ", sealed" } else { "" };
-            format!("{} (file{synced}{sealed})", escape(path))
+            let anchored = if evidence.checkpoints.is_some() { ", checkpoints leave the host" } else { "" };
+            format!("{} (file{synced}{sealed}{anchored})", escape(path))
         }
         Sink::Stderr => "standard error (stream)".into(),
     }

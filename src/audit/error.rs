@@ -15,6 +15,11 @@ pub enum AuditError {
     NoSink,
     /// The recipient to whom seeds of sealing go is none. Says why, never what it is.
     Auditor(&'static str),
+    /// A file that is to hold the key of checkpoints holds none.
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The log has to be sealed, and sealing was never begun.
     NotSealed {
         /// The log.
@@ -127,6 +132,7 @@ impl fmt::Display for AuditError {
             Self::NoSink => write!(f, "no audit sink is configured, so nothing would be written down"),
             Self::Random => write!(f, "the system's random generator failed, so no audit stream can be named"),
             Self::Auditor(why) => write!(f, "the auditor's recipient is {why}"),
+            Self::NoKey { path } => write!(f, "`{}` holds no key that signs checkpoints", show(path)),
             Self::NotSealed { path } => {
                 write!(f, "the audit log `{}` has to be sealed, and sealing was never begun", show(path))
             }
@@ -182,6 +188,10 @@ impl Cause for AuditError {
         match self {
             Self::NoSink => Some("add to the policy: [[audit.sinks]] with type = \"file\" and path = \"...\"".into()),
             Self::Auditor(_) => Some("the public key of the auditor, as `age-keygen` prints it: age1...".into()),
+            Self::NoKey { path } => {
+                let path = show(path);
+                Some(format!("mv {path} {path}.aside   # then a new one is made; tell the auditor"))
+            }
             Self::NotSealed { path } => Some(format!("vouchsafe audit init --auditor RECIPIENT {}", show(path))),
             Self::Sealed { path } => {
                 let path = show(path);

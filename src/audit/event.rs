@@ -46,6 +46,8 @@ words!(
         AgentStarted = "agent.started",
         /// The agent ends.
         AgentStopped = "agent.stopped",
+        /// A checkpoint did not get where it was to go. Written by the file sink itself.
+        CheckpointFailed = "audit.checkpoint_failed",
         /// The log is not what its last writer left. Written by the file sink itself.
         Discontinuity = "audit.discontinuity",
         /// Bytes of the log that are no record. Written by the file sink itself.

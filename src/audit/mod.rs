@@ -6,7 +6,8 @@
 //! has no place for one.
 //!
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
-//! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten;
+//! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten; `checkpoint`: what
+//!   leaves the host;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
 //! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
@@ -16,6 +17,7 @@
 
 mod actor;
 mod chain;
+mod checkpoint;
 mod error;
 mod event;
 mod head;
@@ -36,6 +38,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 pub use actor::{Actor, AgentNote};
+pub use checkpoint::key::VerifierKey;
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
 pub use process::ProcessIdentity;
@@ -469,6 +472,17 @@ fn ended(pid: u32, end: End) -> (Outcome, Detail) {
 /// It is sealed already; the recipient is none; a file cannot be written.
 pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
     FileSink::open(log, true, &Evidence::default(), Assurance::File)?.seal(auditor, out)
+}
+
+/// The signed checkpoint of where a log stands now, and the key that others verify it with. A log that rests is anchored by it.
+///
+/// # Errors
+/// There is no log, or it is not ours, or the key cannot be read or made.
+pub fn checkpoint(log: &str) -> Result<(String, VerifierKey), AuditError> {
+    if let Err(error) = std::fs::symlink_metadata(log) {
+        return Err(AuditError::File { path: log.into(), doing: "open", error });
+    }
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.checkpoint()
 }
 
 fn new_access() -> Result<Access, AuditError> {

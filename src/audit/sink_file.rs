@@ -17,6 +17,9 @@ use std::time::SystemTime;
 use rustix::fs::OFlags;
 
 use super::chain::{Break, Chain, Digest, Stored, StreamId, Tail, resume, whole_record};
+use super::checkpoint::Anchoring;
+use super::checkpoint::key::{Signer, VerifierKey};
+use super::checkpoint::schedule::Schedule;
 use super::error::AuditError;
 use super::event::{Assurance, Event, Outcome};
 use super::head::{Head, HeadFile, Identity, folder_of, open_checked};
@@ -36,6 +39,7 @@ pub(super) struct FileSink {
     sync: bool,
     assurance: Assurance,
     evidence: Evidence,
+    anchoring: Option<Anchoring>,
     broken: bool,
 }
 
@@ -60,7 +64,10 @@ impl FileSink {
         head.lock()?;
         // From here on an error drops `head`, and with it the lock.
         let (log, created) = open_checked(&path, OFlags::APPEND)?;
-        let mut sink = Self { path, log, head, sync, assurance, evidence: evidence.clone(), broken: false };
+        let apart = assurance == Assurance::Agent;
+        let anchoring = evidence.checkpoints.as_ref().map(|rules| Anchoring::open(&path, rules, apart)).transpose()?;
+        let evidence = evidence.clone();
+        let mut sink = Self { path, log, head, sync, assurance, evidence, anchoring, broken: false };
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
@@ -84,8 +91,43 @@ impl FileSink {
         drafts.iter().try_for_each(|draft| self.accepts(draft))?;
         self.head.lock()?;
         let written = self.append(author, drafts);
+        let anchoring = self.anchoring.as_mut();
+        let note = written.as_ref().ok().and_then(|chain| anchoring.and_then(|anchoring| anchoring.claim(*chain)));
         self.head.unlock();
-        written
+        written?;
+        self.anchor(author, note)
+    }
+
+    /// Delivers a checkpoint, and writes down what failed: of this one, or, where deliveries go on beside, of the last.
+    fn anchor(&mut self, author: &Author<'_>, note: Option<String>) -> Result<(), AuditError> {
+        let Some(anchoring) = &mut self.anchoring else { return Ok(()) };
+        if let Some(note) = note {
+            anchoring.deliver(note);
+        }
+        let failures = anchoring.failures();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let reason = failures.join("; ");
+        let (none, event) = (Lists::default(), Event::CheckpointFailed);
+        let statement = Statement { event, outcome: Outcome::Failed, reason: Some(&reason), detail: None };
+        let draft = Draft::new(author, statement, &none, SystemTime::now());
+        self.head.lock()?;
+        let written = self.append(author, std::slice::from_ref(&draft));
+        self.head.unlock();
+        written.map(drop)
+    }
+
+    /// The checkpoint of now, and the key that it is signed by.
+    pub(super) fn checkpoint(&mut self) -> Result<(String, VerifierKey), AuditError> {
+        let key = Signer::of_log(&self.path)?.verifier();
+        self.head.lock()?;
+        let made = self.place(false).and_then(|place| {
+            let mut schedule = Schedule::of_log(&self.path)?;
+            schedule.make(place.chain, SystemTime::now())
+        });
+        self.head.unlock();
+        Ok((made?, key))
     }
 
     /// Begins sealing after the last record: [`super::seal_log`].
@@ -109,7 +151,7 @@ impl FileSink {
         }
     }
 
-    fn append(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
+    fn append(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<Chain, AuditError> {
         let created = self.follow()?;
         let Place { stored, chain, broken, end, kept } = self.place(created)?;
         let is_moved = end.chain.is_none() && chain.seq > 0;
@@ -153,7 +195,8 @@ impl FileSink {
             file.write(&state)?;
         }
         let (log, bytes) = self.measure()?;
-        self.head.write(&Head { chain, log, bytes })
+        self.head.write(&Head { chain, log, bytes })?;
+        Ok(chain)
     }
 
     /// Where the next record goes on from, by the head, the log's own end, and the state of sealing.

@@ -1,6 +1,7 @@
-//! `vouchsafe audit init`: the seals of a log begin, and the auditor gets their seed.
+//! `vouchsafe audit init` and `audit checkpoint`: what the auditor gets from the host of a log: the seed of its seals, the key of
+//! its checkpoints, and a checkpoint of now.
 
-use crate::audit::seal_log;
+use crate::audit;
 use crate::cli;
 use crate::error::Error;
 use crate::name::show;
@@ -12,7 +13,7 @@ use crate::output;
 /// It is sealed already; the recipient is none; a file cannot be written.
 pub(super) fn init(options: &cli::AuditInit) -> Result<(), Error> {
     let log = options.log.to_str().ok_or_else(|| cli::UsageError::new("the path of a log is UTF-8", None))?;
-    let begun = seal_log(log, &options.auditor, options.seed.as_deref())?;
+    let begun = audit::seal_log(log, &options.auditor, options.seed.as_deref())?;
     let (seed, log) = (show(&begun.seed), show(&options.log));
     let anew = if begun.anew { ", anew: `audit verify` tells that the state was lost" } else { "" };
     let mut text = format!(
@@ -28,4 +29,14 @@ pub(super) fn init(options: &cli::AuditInit) -> Result<(), Error> {
         );
     }
     output::print(&text)
+}
+
+/// Prints the checkpoint of now, or the key that checkpoints are signed by.
+///
+/// # Errors
+/// There is no log, or it is not ours.
+pub(super) fn checkpoint(options: &cli::AuditCheckpoint) -> Result<(), Error> {
+    let log = options.log.to_str().ok_or_else(|| cli::UsageError::new("the path of a log is UTF-8", None))?;
+    let (note, key) = audit::checkpoint(log)?;
+    output::print(&if options.key { format!("{key}\n") } else { note })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Selection;
+use crate::audit::VerifierKey;
 use crate::audit::read::{Wanted, When};
 use crate::name::{EnvironmentName, ServiceName};
 use crate::policy::pattern::Pattern;
@@ -15,6 +16,9 @@ pub enum Audit {
     /// Begin the seals of a log: whoever takes the host later cannot rewrite what is in it. Run it as the user that writes
     /// the log.
     Init(AuditInit),
+    /// Print the signed statement of where a log stands now, for somebody elsewhere to keep. Run it as the user that writes
+    /// the log.
+    Checkpoint(AuditCheckpoint),
     /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
     Verify(Verify),
     /// The records as a table, all or those that match.
@@ -39,6 +43,17 @@ pub struct AuditInit {
     pub log: PathBuf,
 }
 
+/// `vouchsafe audit checkpoint`.
+#[derive(Debug, Args)]
+pub struct AuditCheckpoint {
+    /// Print the key that checkpoints of this log are signed by instead, for `audit verify --key`.
+    #[arg(long)]
+    pub key: bool,
+    /// The log.
+    #[arg(value_name = "LOG")]
+    pub log: PathBuf,
+}
+
 /// `vouchsafe audit verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -51,6 +66,13 @@ pub struct Verify {
     /// A private age key that opens the seeds. May be repeated.
     #[arg(long, value_name = "FILE", requires = "seed")]
     pub identity: Vec<PathBuf>,
+    /// Checkpoints that left the host: notes, or lines of a log that hold them. The logs have to hold every record that one
+    /// names, and their clock has to have gone forward. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub checkpoint: Vec<PathBuf>,
+    /// The key of the checkpoints, as `audit checkpoint --key` printed it on the host.
+    #[arg(long, value_name = "KEY", value_parser = verifier_key, requires = "checkpoint")]
+    pub key: Option<VerifierKey>,
     /// The beginning of the log was removed on purpose: its chain may start anywhere.
     #[arg(long)]
     pub anywhere: bool,
@@ -173,6 +195,10 @@ impl std::str::FromStr for Glob {
 
 /// What a glob is made of.
 pub const GLOB_RULE: &str = "`*` is the only wildcard, and does not cross `/`";
+
+fn verifier_key(text: &str) -> Result<VerifierKey, &'static str> {
+    VerifierKey::parse(text).ok_or("no key of checkpoints: NAME+ID+KEY")
+}
 
 /// Somebody may type the private key instead: the text is not cited.
 fn quiet_recipient(text: &str) -> Result<String, &'static str> {

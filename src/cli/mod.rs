@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use audit::{Audit, AuditInit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas};
+pub use audit::{Audit, AuditCheckpoint, AuditInit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas};
 pub use rekey::Rekey;
 pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;

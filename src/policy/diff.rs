@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::model::{
-    AgeStore, Audience, Binding, GrantRule, IdentitySource, KmsStore, Policy, Principal, Sink, Source, SsmStore, Store,
+    AgeStore, Anchor, Audience, Binding, GrantRule, IdentitySource, KmsStore, Policy, Principal, Sink, Source,
+    SsmStore, Store,
 };
 use super::pattern::Pattern;
 use crate::name::{escape, show};
@@ -237,7 +238,13 @@ fn sinks(policy: &Policy) -> BTreeSet<String> {
         Sink::File { path, sync, evidence } => {
             let path = relative(Path::new(path), policy);
             let sealed = evidence.auditor.as_ref().map(|auditor| format!(", sealed for {auditor}"));
-            format!("file {path}{}{}", if *sync { "" } else { ", without sync" }, sealed.unwrap_or_default())
+            let anchors = evidence.checkpoints.as_ref().map(|rules| {
+                let to: Vec<String> = rules.to.iter().map(Anchor::word).collect();
+                let interval = humantime::format_duration(rules.interval);
+                format!(", checkpoints every {} records or {interval} to {}", rules.every, to.join(", "))
+            });
+            let synced = if *sync { "" } else { ", without sync" };
+            format!("file {path}{synced}{}{}", sealed.unwrap_or_default(), anchors.unwrap_or_default())
         }
         Sink::Stderr => "standard error".into(),
     };

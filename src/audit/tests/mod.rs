@@ -1,5 +1,6 @@
 //! Logs on real files, in folders of their own.
 
+mod anchoring;
 mod file;
 mod journal;
 mod performance;

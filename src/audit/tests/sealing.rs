@@ -57,7 +57,7 @@ impl Auditing {
 
     /// Writes with a sink that demands seals.
     fn demanding(&self) -> Result<Auditor, AuditError> {
-        let evidence = Evidence { auditor: Some(self.recipient.clone()) };
+        let evidence = Evidence { auditor: Some(self.recipient.clone()), checkpoints: None };
         let path = self.log().to_str().unwrap().to_owned();
         Auditor::open(&[Sink::File { path, sync: false, evidence }], context())
     }
@@ -69,7 +69,7 @@ impl Auditing {
 
     fn report(&self, logs: &[PathBuf]) -> Report {
         let seals = Seals::load(&self.seeds, std::slice::from_ref(&self.key)).unwrap();
-        verify(logs, Start::Beginning, Means { seals: Some(seals) }).unwrap()
+        verify(logs, Start::Beginning, Means { seals: Some(seals), ..Means::default() }).unwrap()
     }
 }
 
@@ -293,9 +293,9 @@ fn many_writers_seal_one_log() {
 fn the_journal_of_the_agent_seals_what_it_writes_together() {
     let mut auditing = Auditing::new();
     auditing.init().unwrap();
-    let evidence = Evidence { auditor: Some(auditing.recipient.clone()) };
+    let evidence = Evidence { auditor: Some(auditing.recipient.clone()), checkpoints: None };
     let path = auditing.log().to_str().unwrap().to_owned();
-    let journal = journal::Journal::open(&[Sink::File { path, sync: false, evidence }]).unwrap();
+    let journal = crate::audit::journal::Journal::open(&[Sink::File { path, sync: false, evidence }]).unwrap();
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(tokio::task::LocalSet::new().run_until(
         async {
             let tasks: Vec<_> = (0..100)

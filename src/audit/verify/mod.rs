@@ -5,14 +5,17 @@
 //! or bytes that a later record accounts for. In a collected stream there are several chains, one for each process, and
 //! lines of whoever else writes there, possibly with the collector's prefix before ours.
 
+mod anchors;
 mod chains;
 mod report;
 mod seals;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -21,6 +24,7 @@ use serde::Deserialize;
 use super::chain::{Chain, Digest, OPENING, StreamId, Tail, whole_record};
 use super::event::{Assurance, Event};
 use super::head::{Head, read_foreign};
+pub use anchors::{AnchorError, Anchors};
 use chains::{Chains, Parts};
 pub use report::{Finding, FindingKind, Report, State, Unreadable, VerifyFailure};
 pub use seals::{Seals, SeedError};
@@ -40,6 +44,10 @@ pub enum Start {
 pub struct Means {
     /// The auditor's seeds.
     pub seals: Option<Seals>,
+    /// Checkpoints that left the host.
+    pub anchors: Option<Anchors>,
+    /// Is told, now and then, how many bytes and records have been read.
+    pub progress: Option<Box<dyn FnMut(u64, u64)>>,
 }
 
 /// Verifies logs, given oldest first. Where a head file lies beside the last one, that is compared too.
@@ -82,11 +90,19 @@ fn open(path: &Path) -> Result<File, Unreadable> {
 /// No line of ours is longer; a longer one is no record, and is read in pieces.
 const LINE_MAX: u64 = 17 * 1024 * 1024;
 
+/// How many lines lie between two reports of progress.
+const TELL_EVERY: u64 = 4096;
+
+/// How much earlier than the one before a record may say that it was written.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
 /// What `verify` needs of a record.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
     assurance: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Option<Cow<'a, str>>,
     #[serde(borrow)]
     event: Cow<'a, str>,
     record: Option<u64>,
@@ -171,6 +187,11 @@ struct Verifier<'a> {
     /// The one chain of file logs.
     file_chain: Option<StreamId>,
     head: Option<Head>,
+    /// The chain of checkpoints: the first record of it that was read.
+    first: HashMap<StreamId, u64>,
+    /// The latest time so far in the chain of file logs, as it was written.
+    latest: String,
+    bytes: u64,
     path: &'a Path,
     line: u64,
 }
@@ -184,6 +205,9 @@ impl Verifier<'_> {
             report: Report::default(),
             file_chain: None,
             head: None,
+            first: HashMap::new(),
+            latest: String::new(),
+            bytes: 0,
             path: Path::new(""),
             line: 0,
         }
@@ -197,6 +221,12 @@ impl Verifier<'_> {
             buffer.clear();
             if reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut buffer)? == 0 {
                 break;
+            }
+            self.bytes += buffer.len() as u64;
+            if self.line % TELL_EVERY == 0
+                && let Some(progress) = &mut self.means.progress
+            {
+                progress(self.bytes, self.report.records);
             }
             let newline = buffer.pop_if(|byte| *byte == b'\n').is_some();
             self.line += u64::from(!inside);
@@ -249,6 +279,15 @@ impl Verifier<'_> {
         let follows = self.link(&tail);
         if own == Kind::Chained && is_new {
             self.check_seal(bytes, &tail, &line);
+            self.check_time(line.time.as_deref().unwrap_or_default());
+        }
+        if let Some(anchors) = &mut self.means.anchors {
+            if own == Kind::Chained {
+                self.first.entry(tail.chain.stream).or_insert(tail.chain.seq);
+            }
+            if let Some(kind) = anchors.check(tail.chain) {
+                self.find(kind);
+            }
         }
         self.parts(&tail, &line, follows);
         if let Some(head) = self.head.filter(|head| head.chain.stream == tail.chain.stream)
@@ -368,6 +407,31 @@ impl Verifier<'_> {
         }
     }
 
+    /// Order is by number, so a clock that was set back moves nothing; but what it says then is not when it was. Writers take the
+    /// time before they wait for the lock, so a little is nothing.
+    fn check_time(&mut self, time: &str) {
+        // All are of one width, so the text has the order of the times.
+        if time >= self.latest.as_str() {
+            self.latest.clear();
+            self.latest.push_str(time);
+            return;
+        }
+        let (Ok(before), Ok(now)) = (humantime::parse_rfc3339(&self.latest), humantime::parse_rfc3339(time)) else {
+            return;
+        };
+        let Ok(back) = before.duration_since(now) else { return };
+        if back <= CLOCK_TOLERANCE {
+            return;
+        }
+        self.report.clock_steps += 1;
+        if self.means.anchors.is_some() {
+            self.find(FindingKind::ClockBack { seconds: back.as_secs() });
+        }
+        // One step is one finding.
+        self.latest.clear();
+        self.latest.push_str(time);
+    }
+
     fn parts(&mut self, tail: &Tail, line: &Line<'_>, follows: bool) {
         let stream = tail.chain.stream;
         let now = match (line.record, line.part, line.parts) {
@@ -407,6 +471,7 @@ impl Verifier<'_> {
         } else if self.means.seals.is_some() && self.report.sealed == 0 && self.report.findings_total == 0 {
             self.find(FindingKind::NothingSealed);
         }
+        self.end_of_anchors();
         let unfinished: Vec<_> = self.chains.unfinished().collect();
         for parts in unfinished {
             self.find(FindingKind::PartsMissing { record: parts.record });
@@ -420,6 +485,20 @@ impl Verifier<'_> {
             }
             Some(_) => {}
         }
+    }
+
+    fn end_of_anchors(&mut self) {
+        let Some(anchors) = &mut self.means.anchors else { return };
+        self.report.checkpoints = anchors.total;
+        let mut found = anchors.take_findings();
+        let standing = |stream: StreamId| {
+            let last = self.chains.get(stream)?.seq;
+            let first = if self.start == Start::Anywhere { self.first.get(&stream).copied() } else { None };
+            Some((first.unwrap_or(0), last))
+        };
+        found.append(&mut anchors.missing(standing));
+        self.line = 0;
+        found.into_iter().for_each(|kind| self.find(kind));
     }
 
     fn find(&mut self, kind: FindingKind) {

@@ -25,6 +25,10 @@ pub struct Report {
     pub sealed: u64,
     /// Records that carry a seal that was not checked, or, where seeds were given, that none of them speaks for.
     pub unproven: u64,
+    /// Checkpoints that the logs were compared with.
+    pub checkpoints: u64,
+    /// How often the clock was set back, by the times of the records.
+    pub clock_steps: u64,
     /// Whether a head file beside the last log was compared.
     pub head_compared: bool,
     /// The first findings, in the order of the logs.
@@ -149,6 +153,43 @@ pub enum FindingKind {
     },
     /// Seeds were given, and no record is sealed by them.
     NothingSealed,
+    /// The record that a checkpoint names is another one.
+    CheckpointDiffers {
+        /// Its number.
+        seq: u64,
+    },
+    /// Two checkpoints name different records of one number.
+    CheckpointsDiffer {
+        /// The number.
+        seq: u64,
+    },
+    /// Checkpoints that name the key, and that it did not sign.
+    CheckpointForged {
+        /// How many.
+        count: u64,
+    },
+    /// A checkpoint names a chain that is not here.
+    CheckpointOfOtherChain {
+        /// The record that it names.
+        seq: u64,
+    },
+    /// A checkpoint names a record that is missing between others.
+    CheckpointWithoutRecord {
+        /// Its number.
+        seq: u64,
+    },
+    /// A checkpoint says that there were more.
+    EndsBeforeCheckpoint {
+        /// The last record here.
+        last: u64,
+        /// The last that a checkpoint names.
+        seq: u64,
+    },
+    /// A record says that it was written earlier than the one before it.
+    ClockBack {
+        /// By how much.
+        seconds: u64,
+    },
     /// Records are missing before this one.
     Gap {
         /// The first that is missing.
@@ -203,6 +244,10 @@ impl FindingKind {
             | Self::SealWrong { .. }
             | Self::SealTooFar { .. }
             | Self::ChainWithoutSeed
+            | Self::CheckpointDiffers { .. }
+            | Self::CheckpointsDiffer { .. }
+            | Self::CheckpointForged { .. }
+            | Self::CheckpointOfOtherChain { .. }
             | Self::HeadDiffers { .. } => true,
             Self::Gap { .. }
             | Self::StartsLate { .. }
@@ -214,6 +259,9 @@ impl FindingKind {
             | Self::NewEpoch { .. }
             | Self::UnknownEpoch { .. }
             | Self::NothingSealed
+            | Self::CheckpointWithoutRecord { .. }
+            | Self::EndsBeforeCheckpoint { .. }
+            | Self::ClockBack { .. }
             | Self::NoRecord => false,
         }
     }
@@ -255,6 +303,27 @@ impl fmt::Display for Finding {
                 write!(f, "record {seq} begins the seals anew, as epoch {id}, whose seed was not given")
             }
             FindingKind::NothingSealed => write!(f, "no record is sealed by the seeds that were given"),
+            FindingKind::CheckpointDiffers { seq } => {
+                write!(f, "record {seq} is not the one that a checkpoint names: the log was rewritten")
+            }
+            FindingKind::CheckpointsDiffer { seq } => {
+                write!(f, "two checkpoints name different records {seq}: the log was rewritten in between")
+            }
+            FindingKind::CheckpointForged { count } => {
+                write!(f, "{count} of the checkpoints are not signed by the key that they name")
+            }
+            FindingKind::CheckpointOfOtherChain { seq } => {
+                write!(f, "a checkpoint names record {seq} of a chain that is not here: the log was replaced")
+            }
+            FindingKind::CheckpointWithoutRecord { seq } => {
+                write!(f, "record {seq}, which a checkpoint names, is missing")
+            }
+            FindingKind::EndsBeforeCheckpoint { last, seq } => {
+                write!(f, "the log ends with record {last}, but a checkpoint names record {seq}")
+            }
+            FindingKind::ClockBack { seconds } => {
+                write!(f, "the clock was set back by {seconds} s before this record; its time is not to be relied on")
+            }
             FindingKind::Gap { from, to } if from == to => write!(f, "record {from} is missing before this one"),
             FindingKind::Gap { from, to } => write!(f, "records {from} to {to} are missing before this one"),
             FindingKind::StartsLate { seq } => {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::evidence::evidence;
 use super::values::Zero;
 use super::{Context, pick};
 use crate::name::{VariableName, escape};
 use crate::policy::file::raw::{At, RawAudit, RawInherit, RawPolicy, RawSink, SinkType};
 use crate::policy::model::{
-    AgentUse, AwsRole, CacheRules, ChildRules, Evidence, Inherit, OnChange, OnCollision, RunMode, RunRules, Sink,
+    AgentUse, AwsRole, CacheRules, ChildRules, Inherit, OnChange, OnCollision, RunMode, RunRules, Sink,
 };
 use crate::policy::reserved::{is_forbidden, is_reserved};
 
@@ -130,6 +131,7 @@ fn sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
         ("path", raw.path.as_ref().map(|at| at.span), SinkType::File),
         ("sync", raw.sync.as_ref().map(|at| at.span), SinkType::File),
         ("auditor", raw.auditor.as_ref().map(|at| at.span), SinkType::File),
+        ("checkpoints", raw.checkpoints.as_ref().map(|at| at.span), SinkType::File),
         ("fd", raw.fd.as_ref().map(|at| at.span), SinkType::Fd),
     ];
     for (field, span, of) in fields {
@@ -180,6 +182,6 @@ fn file_sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
         context.findings.wrong(path, "with the policy's own folder, this path is not UTF-8");
         return None;
     };
-    let evidence = Evidence { auditor: at.value.auditor.as_ref().and_then(|at| context.line("auditor", at)) };
+    let evidence = evidence(&at.value, context);
     Some(Sink::File { path, sync: at.value.sync.as_ref().is_none_or(|at| at.value), evidence })
 }

@@ -5,6 +5,7 @@
 
 mod bundles;
 mod child;
+mod evidence;
 mod generate;
 mod grants;
 mod host;

@@ -198,8 +198,23 @@ pub(in crate::policy) struct RawSink {
     /// file: the age recipient of the auditor. Every record is sealed then, as `audit init` has begun it, and the seed of an
     /// epoch that has to begin anew goes to him.
     pub(in crate::policy) auditor: Option<At<String>>,
+    /// file: signed statements of where the chain stands, which leave the host.
+    pub(in crate::policy) checkpoints: Option<At<RawCheckpoints>>,
     /// fd: the number of a descriptor that the wrapper is started with, 3 or above.
     pub(in crate::policy) fd: Option<At<i64>>,
+}
+
+/// When a checkpoint is made, and where it goes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(in crate::policy) struct RawCheckpoints {
+    /// After so many records. Default: 1000.
+    pub(in crate::policy) every: Option<At<i64>>,
+    /// Or so long after the last one, if there is a record since. Default: 1m.
+    pub(in crate::policy) interval: Option<At<String>>,
+    /// Where to: `file:PATH`, `fd:NUMBER`, `syslog`, `syslog:SOCKET`, `command:PATH`.
+    #[schemars(required, with = "Vec<String>", length(min = 1))]
+    pub(in crate::policy) to: Option<At<Vec<At<String>>>>,
 }
 
 impl<'de> Deserialize<'de> for RawTo {
