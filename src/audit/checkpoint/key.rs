@@ -58,7 +58,7 @@ impl Signer {
             text.get(..read).and_then(|text| std::str::from_utf8(text).ok()).and_then(|line| line.strip_suffix('\n'));
         let (name, seed) = line
             .and_then(|line| line.strip_prefix(MAGIC)?.split_once(' '))
-            .ok_or(AuditError::NoKey { path: path.clone() })?;
+            .ok_or_else(|| AuditError::NoKey { path: path.clone() })?;
         let seed = Zeroizing::new(STANDARD.decode(seed).unwrap_or_default());
         Self::of_seed(name, &seed).map_err(|_| AuditError::NoKey { path: path.clone() })
     }

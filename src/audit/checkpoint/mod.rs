@@ -18,7 +18,6 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::chain::Chain;
-use super::error::AuditError;
 use crate::policy::model::Checkpoints;
 use deliver::Deliverer;
 use schedule::Schedule;
@@ -33,12 +32,9 @@ pub(super) struct Anchoring {
 
 impl Anchoring {
     /// `apart`: what is slow to take a checkpoint does not hold up the writer.
-    ///
-    /// # Errors
-    /// The log's key cannot be read or made.
-    pub(super) fn open(log: &Path, rules: &Checkpoints, apart: bool) -> Result<Self, AuditError> {
-        let (schedule, deliverer) = (Schedule::of_log(log)?, Deliverer::new(apart));
-        Ok(Self { rules: rules.clone(), schedule, deliverer, failures: Vec::new() })
+    pub(super) fn new(log: &Path, rules: &Checkpoints, apart: bool) -> Self {
+        let (schedule, deliverer) = (Schedule::of_log(log), Deliverer::new(apart));
+        Self { rules: rules.clone(), schedule, deliverer, failures: Vec::new() }
     }
 
     /// The checkpoint to deliver, if one is due. For whoever holds the lock of the log.

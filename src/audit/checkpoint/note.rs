@@ -36,7 +36,7 @@ impl Checkpoint {
     }
 
     /// Reads the text of a note. Lines that are not known are left alone.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let _origin = lines.next().filter(|line| !line.is_empty())?;
         let size = lines.next()?;

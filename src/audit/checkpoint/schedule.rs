@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::key::Signer;
-use super::note::{Checkpoint, open_all};
+use super::note::Checkpoint;
 use crate::audit::chain::Chain;
 use crate::audit::error::AuditError;
 use crate::audit::head::{Making, open_checked_as};
@@ -16,7 +16,7 @@ use crate::policy::model::Checkpoints;
 
 /// What a writer knows of the log's checkpoints.
 pub(in crate::audit) struct Schedule {
-    signer: Signer,
+    log: PathBuf,
     path: PathBuf,
     last: Option<(Chain, SystemTime)>,
 }
@@ -25,14 +25,10 @@ pub(in crate::audit) struct Schedule {
 const LONGEST: usize = 4096;
 
 impl Schedule {
-    /// Reads the log's key, or makes one.
-    ///
-    /// # Errors
-    /// Those of [`Signer::of_log`].
-    pub(in crate::audit) fn of_log(log: &Path) -> Result<Self, AuditError> {
+    pub(in crate::audit) fn of_log(log: &Path) -> Self {
         let mut path = log.as_os_str().to_owned();
         path.push(".checkpoint");
-        Ok(Self { signer: Signer::of_log(log)?, path: path.into(), last: None })
+        Self { log: log.to_owned(), path: path.into(), last: None }
     }
 
     /// The note, if one is due now that the chain stands here. For whoever holds the lock.
@@ -56,12 +52,12 @@ impl Schedule {
         self.make(chain, now).map(Some)
     }
 
-    /// The note, due or not.
+    /// The note, due or not. Only now is the key read, or made.
     ///
     /// # Errors
-    /// It cannot be noted.
+    /// Those of [`Signer::of_log`]; the note cannot be noted.
     pub(in crate::audit) fn make(&mut self, chain: Chain, now: SystemTime) -> Result<String, AuditError> {
-        let note = Checkpoint { chain, time: rfc3339(now) }.sign(&self.signer);
+        let note = Checkpoint { chain, time: rfc3339(now) }.sign(&Signer::of_log(&self.log)?);
         let file = self.open()?;
         file.write_all_at(note.as_bytes(), 0)
             .and_then(|()| file.set_len(note.len() as u64))
@@ -74,7 +70,8 @@ impl Schedule {
         let mut text = vec![0; LONGEST];
         let read = self.open()?.read_at(&mut text, 0).map_err(|error| self.failed("read", error))?;
         let text = String::from_utf8_lossy(text.get(..read).unwrap_or_default());
-        let last = open_all(&text, &self.signer.verifier()).checkpoints.pop();
+        // It is our own file, and says only when the next one is due.
+        let last = text.split("\n\n").next().and_then(|text| Checkpoint::parse(&format!("{text}\n")));
         Ok(last.and_then(|last| Some((last.chain, humantime::parse_rfc3339(&last.time).ok()?))))
     }
 

@@ -223,7 +223,7 @@ impl Verifier<'_> {
                 break;
             }
             self.bytes += buffer.len() as u64;
-            if self.line % TELL_EVERY == 0
+            if self.line.is_multiple_of(TELL_EVERY)
                 && let Some(progress) = &mut self.means.progress
             {
                 progress(self.bytes, self.report.records);
