@@ -171,15 +171,15 @@ impl FileSink {
             let reason = "bytes at the end of the log were no record";
             writer.add(&note(author, Event::Quarantined, reason, &detail, &none, now));
         }
-        if let Some(broken) = broken {
-            let expected = if let Stored::Chain(chain) = stored { chain } else { chain };
-            let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
-            writer.add(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now));
-        }
         if let Some((epoch, first)) = begun {
             let detail = Detail::Epoch { id: epoch.hex(), first };
             let reason = "from here on records are sealed by the keys of this epoch";
             writer.add(&note(author, Event::SealingBegun, reason, &detail, &none, now));
+        }
+        if let Some(broken) = broken {
+            let expected = if let Stored::Chain(chain) = stored { chain } else { chain };
+            let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
+            writer.add(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now));
         }
         drafts.iter().for_each(|draft| writer.add(draft));
         let Writer { chain, state, buffer, .. } = writer;

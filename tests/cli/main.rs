@@ -18,6 +18,7 @@ mod agent;
 mod agent_scene;
 mod agent_supervise;
 mod audit;
+mod audit_attacks;
 mod aws;
 mod bad_input;
 mod commands;
