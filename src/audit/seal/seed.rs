@@ -44,7 +44,7 @@ impl Seed {
         })
     }
 
-    fn render(&self, lost: bool) -> Secret {
+    pub(in crate::audit) fn render(&self, lost: bool) -> Secret {
         // Longer than it gets: a buffer that grows leaves its key behind.
         let mut text = String::with_capacity(1024);
         let mut hex = Zeroizing::new(Vec::with_capacity(64));
