@@ -18,6 +18,7 @@
 mod actor;
 mod chain;
 mod checkpoint;
+mod end;
 mod error;
 mod event;
 mod head;

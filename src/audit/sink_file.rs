@@ -16,10 +16,11 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::chain::{Break, Chain, Digest, Stored, StreamId, Tail, resume, whole_record};
+use super::chain::{Break, Chain, Stored, StreamId, Tail, resume};
 use super::checkpoint::Anchoring;
 use super::checkpoint::key::{Signer, VerifierKey};
 use super::checkpoint::schedule::Schedule;
+use super::end::{End, find_end};
 use super::error::AuditError;
 use super::event::{Assurance, Event, Outcome};
 use super::head::{Head, HeadFile, Identity, folder_of, open_checked};
@@ -120,14 +121,14 @@ impl FileSink {
 
     /// The checkpoint of now, and the key that it is signed by.
     pub(super) fn checkpoint(&mut self) -> Result<(String, VerifierKey), AuditError> {
-        let key = Signer::of_log(&self.path)?.verifier();
         self.head.lock()?;
         let made = self.place(false).and_then(|place| {
+            let key = Signer::of_log(&self.path)?.verifier();
             let mut schedule = Schedule::of_log(&self.path);
-            schedule.make(place.chain, SystemTime::now())
+            Ok((schedule.make(place.chain, SystemTime::now())?, key))
         });
         self.head.unlock();
-        Ok((made?, key))
+        made
     }
 
     /// Begins sealing after the last record: [`super::seal_log`].
@@ -231,9 +232,6 @@ impl FileSink {
             Kept::Nothing => end.is_sealed,
         };
         let (_, state, seed) = begin(&self.path, chain, auditor, out, lost)?;
-        let (log, bytes) = self.measure()?;
-        // A chain that has no record yet is to be the one that the seed names.
-        self.head.write(&Head { chain, log, bytes: if end.chain.is_none() { 0 } else { bytes } })?;
         Ok(Begun { epoch: state.epoch.hex(), first: state.first, seed, anew: lost })
     }
 
@@ -312,54 +310,6 @@ struct Place {
     broken: Option<Break>,
     end: End,
     kept: Kept,
-}
-
-/// What the end of a log is.
-#[derive(Debug, Default)]
-struct End {
-    /// The last whole record.
-    chain: Option<Chain>,
-    /// It carries a seal.
-    is_sealed: bool,
-    /// What comes after it.
-    junk: Option<Junk>,
-    /// The log does not end with a newline.
-    unfinished: bool,
-}
-
-#[derive(Debug)]
-struct Junk {
-    offset: u64,
-    length: u64,
-    sha256: Digest,
-}
-
-/// Finds the last whole record in the last bytes of a log of `size`; `None` if more has to be looked at.
-fn find_end(window: &[u8], size: u64) -> Option<End> {
-    let window_at = size - window.len() as u64;
-    let unfinished = !window.ends_with(b"\n");
-    let mut line_end = window.len();
-    loop {
-        let before = window.get(..line_end)?;
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
-        let start = match line_start {
-            Some(start) => start,
-            None if window_at == 0 => 0,
-            None => return None,
-        };
-        let found = before.get(start..).and_then(whole_record);
-        if found.is_some() || line_start.is_none() {
-            let junk_at = if found.is_some() { line_end + 1 } else { 0 };
-            let junk = window.get(junk_at..).filter(|junk| !junk.is_empty()).map(|junk| Junk {
-                offset: window_at + junk_at as u64,
-                length: junk.len() as u64,
-                sha256: Digest::of(junk),
-            });
-            let is_sealed = found.is_some_and(|tail| tail.seal.is_some());
-            return Some(End { chain: found.map(|tail| tail.chain), is_sealed, junk, unfinished });
-        }
-        line_end = start.saturating_sub(1);
-    }
 }
 
 /// A record of the sink's own.

@@ -153,4 +153,13 @@ mod tests {
         assert_eq!(checkpoint(5).sign(&signer), note);
         assert_eq!(open_all(note, &VerifierKey::parse(key).unwrap()).checkpoints, [checkpoint(5)]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_reading_panic_or_is_taken_for_a_checkpoint(text in "[\u{2014} a-z0-9+/=\n]{0,200}") {
+            let key = Signer::of_seed("host-1/audit", &[7; 32]).unwrap().verifier();
+            proptest::prop_assert_eq!(open_all(&text, &key).checkpoints, []);
+            proptest::prop_assert!(VerifierKey::parse(&text).is_none());
+        }
+    }
 }

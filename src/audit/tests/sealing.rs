@@ -263,6 +263,26 @@ fn seals_go_on_over_rotated_logs_and_torn_lines() {
     assert_eq!((report.state(), report.sealed, report.quarantined), (State::Intact, 16, 1), "{:?}", report.findings);
 }
 
+/// A log whose records call themselves a stream's may hold several chains, and lines of others; but not the sealed one.
+#[test]
+fn a_sealed_chain_cannot_go_on_as_a_stream() {
+    let auditing = Auditing::sealed(4);
+    let old = lines(&auditing.log());
+    let (mut out, mut chain) = (Vec::new(), whole_record(old[1].as_bytes()).unwrap().chain);
+    for line in &old[2..] {
+        let (start, end) = (out.len(), line.find(",\"stream\":").unwrap());
+        out.extend_from_slice(line[..end].replace("\"assurance\":\"file\"", "\"assurance\":\"stream\"").as_bytes());
+        chain = chain.seal(&mut out, start);
+    }
+    let second = auditing.folder.0.join("second");
+    put(&second, &out);
+    put(&auditing.log(), format!("{}\n{}\n", old[0], old[1]).as_bytes());
+    let report = auditing.report(&[auditing.log(), second]);
+    assert_eq!(report.state(), State::Tampered, "{:?}", report.findings);
+    let missing = report.findings.iter().filter(|finding| matches!(finding.kind, FindingKind::SealMissing { .. }));
+    assert_eq!(missing.count(), 2);
+}
+
 #[test]
 fn an_absurd_number_does_not_keep_verify_busy() {
     let auditing = Auditing::sealed(3);

@@ -6,26 +6,26 @@
 //! lines of whoever else writes there, possibly with the collector's prefix before ours.
 
 mod anchors;
+mod beyond;
 mod chains;
+mod line;
 mod report;
 mod seals;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 use rustix::fs::{FileType, Mode, OFlags};
-use serde::Deserialize;
 
-use super::chain::{Chain, Digest, OPENING, StreamId, Tail, whole_record};
+use super::chain::{Chain, Digest, OPENING, StreamId, Tail};
 use super::event::{Assurance, Event};
 use super::head::{Head, read_foreign};
 pub use anchors::{AnchorError, Anchors};
 use chains::{Chains, Parts};
+use line::{Junk, Line};
 pub use report::{Finding, FindingKind, Report, State, Unreadable, VerifyFailure};
 pub use seals::{Seals, SeedError};
 
@@ -92,78 +92,6 @@ const LINE_MAX: u64 = 17 * 1024 * 1024;
 
 /// How many lines lie between two reports of progress.
 const TELL_EVERY: u64 = 4096;
-
-/// How much earlier than the one before a record may say that it was written.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
-
-/// What `verify` needs of a record.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    assurance: Cow<'a, str>,
-    #[serde(borrow)]
-    time: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    record: Option<u64>,
-    part: Option<u64>,
-    parts: Option<u64>,
-    #[serde(borrow)]
-    quarantined: Option<Quarantined<'a>>,
-    #[serde(borrow)]
-    epoch: Option<Epoch<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Epoch<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Quarantined<'a> {
-    length: u64,
-    #[serde(borrow)]
-    sha256: Cow<'a, str>,
-}
-
-/// Bytes of a log that are no record, since the last one.
-struct Junk {
-    line: u64,
-    hash: Context,
-    length: u64,
-    /// The final newline is not in `hash` yet: the writer that quarantined may have added it.
-    newline: bool,
-    /// The last line of it ends as a record does.
-    altered: Option<Tail>,
-    /// There is something of a record in it.
-    ours: bool,
-    whole_but_newline: bool,
-}
-
-impl Junk {
-    fn add(&mut self, bytes: &[u8], newline: bool) {
-        if self.newline {
-            self.hash.update(b"\n");
-            self.length += 1;
-        }
-        self.hash.update(bytes);
-        self.length += bytes.len() as u64;
-        self.newline = newline;
-        self.altered = Tail::read(bytes);
-        self.ours |= self.altered.is_some() || find(bytes, MARK).is_some();
-        self.whole_but_newline = !newline && whole_record(bytes).is_some();
-    }
-
-    fn is(&self, note: &Quarantined<'_>) -> bool {
-        let with = |more: &[u8]| {
-            let mut hash = self.hash.clone();
-            hash.update(more);
-            note.length == self.length + more.len() as u64 && Digest::from_ring(&hash.finish()).hex() == note.sha256
-        };
-        with(b"") || (self.newline && with(b"\n"))
-    }
-}
 
 /// In any line of ours, whatever a collector put before it.
 const MARK: &[u8] = b"\"vouchsafe.audit/";
@@ -277,18 +205,7 @@ impl Verifier<'_> {
         }
         let is_new = self.chains.get(tail.chain.stream).is_none_or(|before| tail.chain.seq > before.seq);
         let follows = self.link(&tail);
-        if own == Kind::Chained && is_new {
-            self.check_seal(bytes, &tail, &line);
-            self.check_time(line.time.as_deref().unwrap_or_default());
-        }
-        if let Some(anchors) = &mut self.means.anchors {
-            if own == Kind::Chained {
-                self.first.entry(tail.chain.stream).or_insert(tail.chain.seq);
-            }
-            if let Some(kind) = anchors.check(tail.chain) {
-                self.find(kind);
-            }
-        }
+        self.check_beyond(bytes, &tail, &line, own == Kind::Chained, is_new);
         self.parts(&tail, &line, follows);
         if let Some(head) = self.head.filter(|head| head.chain.stream == tail.chain.stream)
             && head.chain.seq == tail.chain.seq
@@ -392,46 +309,6 @@ impl Verifier<'_> {
         seq == expected
     }
 
-    /// One that was repeated or moved has been told of, and its key is gone.
-    fn check_seal(&mut self, bytes: &[u8], tail: &Tail, line: &Line<'_>) {
-        let Some(seals) = &mut self.means.seals else {
-            self.report.unproven += u64::from(tail.seal.is_some());
-            return;
-        };
-        let begun = line.epoch.as_ref().filter(|_| line.event == Event::SealingBegun.word());
-        let seen = seals.check(bytes, tail, begun.map(|epoch| epoch.id.as_ref()));
-        self.report.sealed += u64::from(seen.is_proven);
-        self.report.unproven += u64::from(!seen.is_proven);
-        if let Some(kind) = seen.finding {
-            self.find(kind);
-        }
-    }
-
-    /// Order is by number, so a clock that was set back moves nothing; but what it says then is not when it was. Writers take the
-    /// time before they wait for the lock, so a little is nothing.
-    fn check_time(&mut self, time: &str) {
-        // All are of one width, so the text has the order of the times.
-        if time >= self.latest.as_str() {
-            self.latest.clear();
-            self.latest.push_str(time);
-            return;
-        }
-        let (Ok(before), Ok(now)) = (humantime::parse_rfc3339(&self.latest), humantime::parse_rfc3339(time)) else {
-            return;
-        };
-        let Ok(back) = before.duration_since(now) else { return };
-        if back <= CLOCK_TOLERANCE {
-            return;
-        }
-        self.report.clock_steps += 1;
-        if self.means.anchors.is_some() {
-            self.find(FindingKind::ClockBack { seconds: back.as_secs() });
-        }
-        // One step is one finding.
-        self.latest.clear();
-        self.latest.push_str(time);
-    }
-
     fn parts(&mut self, tail: &Tail, line: &Line<'_>, follows: bool) {
         let stream = tail.chain.stream;
         let now = match (line.record, line.part, line.parts) {
@@ -485,20 +362,6 @@ impl Verifier<'_> {
             }
             Some(_) => {}
         }
-    }
-
-    fn end_of_anchors(&mut self) {
-        let Some(anchors) = &mut self.means.anchors else { return };
-        self.report.checkpoints = anchors.total;
-        let mut found = anchors.take_findings();
-        let standing = |stream: StreamId| {
-            let last = self.chains.get(stream)?.seq;
-            let first = if self.start == Start::Anywhere { self.first.get(&stream).copied() } else { None };
-            Some((first.unwrap_or(0), last))
-        };
-        found.append(&mut anchors.missing(standing));
-        self.line = 0;
-        found.into_iter().for_each(|kind| self.find(kind));
     }
 
     fn find(&mut self, kind: FindingKind) {

@@ -75,11 +75,16 @@ impl Seals {
         Ok(Self { epochs, unknown: Vec::new(), is_astray: false, left: FARTHEST })
     }
 
+    /// Whether one of the seeds is for this chain.
+    pub(super) fn is_for(&self, stream: StreamId) -> bool {
+        self.epochs.iter().any(|epoch| epoch.stream == stream)
+    }
+
     /// Looks at one record, in the order of their numbers. `begun` is the epoch that the record says begins.
     pub(super) fn check(&mut self, line: &[u8], tail: &Tail, begun: Option<&str>) -> Seen {
         let (stream, seq) = (tail.chain.stream, tail.chain.seq);
         let found = |kind| Seen { is_proven: false, finding: Some(kind) };
-        if !self.epochs.iter().any(|epoch| epoch.stream == stream) {
+        if !self.is_for(stream) {
             let is_first = !std::mem::replace(&mut self.is_astray, true);
             return if is_first { found(FindingKind::ChainWithoutSeed) } else { Seen::default() };
         }

@@ -8,6 +8,7 @@ mod unsafe_files;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -15,7 +16,9 @@ use super::*;
 use crate::error::Cause;
 use crate::error::Class;
 use crate::name::{EnvironmentName, StoreName, VariableName};
-use crate::policy::model::{Audience, Evidence, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store};
+use crate::policy::model::{
+    Anchor, Audience, Evidence, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store,
+};
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
     parse_text(text, Path::new("policies/prod.toml"), &LoadOptions::default())
@@ -311,6 +314,42 @@ fn a_mirror_is_unsupported_and_says_so() {
     assert_eq!(error.class(), Class::Unsupported);
     let both = parse("version = 1\nenvironment = \"a b\"\n[[audit.sinks]]\ntype = \"syslog\"\n").unwrap_err();
     assert_eq!(both.class(), Class::Policy);
+}
+
+#[test]
+fn checkpoints_go_to_places_that_are_named_in_full() {
+    let with = |line: &str| {
+        parse(&format!(
+            "version = 1\nenvironment = \"dev\"\n[[audit.sinks]]\ntype = \"file\"\npath = \"log\"\ncheckpoints = {line}\n"
+        ))
+    };
+    let policy = with(
+        "{ every = 5, interval = \"2m\", to = [\"syslog\", \"syslog:/s\", \"fd:7\", \"file:/f\", \"command:/c\"] }",
+    );
+    let mut sinks = policy.unwrap().sinks;
+    let Some(Sink::File { evidence, .. }) = sinks.pop() else { panic!("a file") };
+    let rules = evidence.checkpoints.unwrap();
+    let words: Vec<String> = rules.to.iter().map(Anchor::word).collect();
+    assert_eq!(words, ["syslog:/dev/log", "syslog:/s", "fd:7", "file:/f", "command:/c"]);
+    assert_eq!((rules.every, rules.interval), (5, Duration::from_secs(120)));
+    for line in [
+        "{}",
+        "{ to = [] }",
+        "{ every = 0, to = [\"syslog\"] }",
+        "{ interval = \"0s\", to = [\"syslog\"] }",
+        "{ to = [\"syslog:\"] }",
+        "{ to = [\"fd:2\"] }",
+        "{ to = [\"fd:x\"] }",
+        "{ to = [\"file:relative\"] }",
+        "{ to = [\"command:anchor\"] }",
+        "{ to = [\"ssm:/a\"] }",
+        "{ to = [\"\"] }",
+        "{ to = [\"syslog\"], of = 1 }",
+    ] {
+        assert_eq!(with(line).unwrap_err().class(), Class::Policy, "{line}");
+    }
+    let stderr = "version = 1\nenvironment = \"dev\"\n[[audit.sinks]]\ntype = \"stderr\"\nauditor = \"age1x\"\n";
+    assert!(parse(stderr).unwrap_err().to_string().contains("means nothing"));
 }
 
 /// Fields of policies as pieces, so that arbitrary texts get past the first line.
