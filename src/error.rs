@@ -20,7 +20,7 @@ pub enum Class {
     Due,
     /// The policy does not grant what was asked.
     Denied,
-    /// `policy diff` found differences.
+    /// `policy diff` found differences, `policy test` an unexpected verdict.
     Differences,
     /// An identity or credential is absent, unsafe or does not fit.
     Identity,
@@ -125,7 +125,7 @@ impl Class {
             Self::Audit => "the audit record could not be written, so there was no access",
             Self::Busy => "somebody else rotates",
             Self::Denied => "the policy does not grant it",
-            Self::Differences => "`policy diff`: the policies differ",
+            Self::Differences => "`policy diff`: the policies differ; `policy test`: a verdict is not the expected one",
             Self::Due => {
                 "`check`: something is due, missing or incomplete; `rotate`, `rekey`: something is left to do; `audit who-has --stale`: an old version is still held"
             }

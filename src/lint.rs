@@ -14,7 +14,7 @@ use crate::policy::file::{self, PolicyError};
 use crate::policy::model::Policy;
 use crate::policy::schema::schema;
 use crate::setting::load_options;
-use crate::{cli, output, sign};
+use crate::{cli, output, sign, verdicts};
 
 /// `vouchsafe policy`.
 ///
@@ -24,6 +24,7 @@ pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
     match command {
         cli::Policy::Lint { files } => lint(files, parent),
         cli::Policy::Diff { old, new, json } => diff(old, new, *json, parent),
+        cli::Policy::Test { files, json } => verdicts::test(files, *json, parent),
         cli::Policy::Sign { file, key } => sign::sign(file, key, parent),
         cli::Policy::Verify { file, host } => sign::verify(file, host.as_deref(), parent),
         cli::Policy::Schema => {

@@ -97,7 +97,7 @@ fn run_supervised(
 ) -> Result<Infallible, Error> {
     let caller = caller::of_this_process(setting.policy.names_groups());
     let auditor = setting.open_auditor(&caller, Some(command))?;
-    let worker = supervise(Box::new(auditor), &setting.policy.run, parent.get("NOTIFY_SOCKET"))?;
+    let worker = supervise(Box::new(auditor), &setting.policy.run, None, parent.get("NOTIFY_SOCKET"))?;
     let started = Instant::now();
     let parent = worker.hand_on(parent);
     if worker.is_later() {

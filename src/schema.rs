@@ -8,6 +8,7 @@ use crate::inspect::{History, Listing, Report};
 use crate::lint::Differences;
 use crate::rekey::Rekeying;
 use crate::rotate::Progress;
+use crate::verdicts::Verdicts;
 
 /// The schema, JSON Schema 2020-12. A text is checked against `#/$defs/COMMAND`.
 #[must_use]
@@ -21,6 +22,7 @@ pub fn output_schema() -> Value {
         ("explain", generator.subschema_for::<Explanation>()),
         ("history", generator.subschema_for::<History>()),
         ("policy-diff", generator.subschema_for::<Differences>()),
+        ("policy-test", generator.subschema_for::<Verdicts>()),
         ("list", generator.subschema_for::<Listing>()),
         ("rekey", generator.subschema_for::<Rekeying>()),
         ("rotate", generator.subschema_for::<Progress>()),

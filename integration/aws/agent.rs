@@ -1,5 +1,13 @@
 //! The agent in front of AWS: one request for many, bad times, and denials.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use vouchsafe::agent::protocol::request::{Ask, Purpose, Request};
+use vouchsafe::agent::protocol::{HEADER, LARGEST_REPLY, body_length, decode_reply, encode_request};
+use vouchsafe::name::{EnvironmentName, ServiceName};
+
 use super::fake::fault::Fault;
 use super::scene::{AwsScene, canary};
 use crate::agent_scene::{Agent, write_files};
@@ -73,4 +81,105 @@ fn while_aws_is_down_the_old_value_is_served_and_marked_and_after_a_denial_never
     aws.fake.fault(Fault::error("GetParameters", 500, "InternalServerError"));
     run().expect_status(122);
     assert!(!agent.log().contains("canary") && !format!("{:?}", agent.audit()).contains("canary"));
+}
+
+const CROWD: usize = 1000;
+
+/// What the agent says next on a connection.
+fn hear(stream: &mut UnixStream) -> String {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).unwrap();
+    let mut body = vec![0; body_length(header, LARGEST_REPLY).unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    format!("{:?}", decode_reply(&body).unwrap())
+}
+
+/// A connection that waits for a change, and has heard that nothing is not what it would get.
+fn subscribe(agent: &Agent<'_>) -> UnixStream {
+    let ask = Ask {
+        environment: EnvironmentName::new("test").unwrap(),
+        service: Some(ServiceName::new("api").unwrap()),
+        only: None,
+        command: None,
+        parent: 1,
+        terminal: None,
+        purpose: Purpose::Watch { has: [0; 32] },
+    };
+    let mut stream = UnixStream::connect(agent.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(&encode_request(&Request::Resolve(ask)).unwrap()).unwrap();
+    assert_eq!([hear(&mut stream), hear(&mut stream)], ["Watching", "Changed"]);
+    stream
+}
+
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// However many wait, AWS is asked once in each interval; and all of them hear of a change.
+#[test]
+fn a_crowd_that_waits_for_a_change_is_one_request_in_each_interval() {
+    let mut aws = cached(AwsScene::with(&["A", "B"]), "ttl = \"5m\"");
+    aws.run_rules = "watch = \"2s\"";
+    let agent = start(&aws);
+    let pid = agent.child.as_ref().unwrap().id();
+    let before = resident(pid);
+    let mut crowd: Vec<UnixStream> = (0..CROWD).map(|_| subscribe(&agent)).collect();
+    let all = Instant::now();
+    let held = resident(pid).saturating_sub(before);
+    let asked = aws.fake.count("GetParameters");
+    // As many looks as there are seconds for, and one that may have been under way; the others are the fixed costs of none.
+    let looks = || agent.audit().iter().filter(|record| record["event"] == "secret.refreshed").count();
+    crate::supervised::wait_until("three looks", || looks() >= 3);
+    let most = |since: Instant| usize::try_from(since.elapsed().as_secs() / 2 + 2).unwrap();
+    assert!(aws.fake.count("GetParameters") - asked <= most(all), "{}", aws.fake.count("GetParameters"));
+
+    let (told, asked) = (Instant::now(), aws.fake.count("GetParameters"));
+    aws.fake.secure("/test/api/A", "another canary");
+    for stream in &mut crowd {
+        assert_eq!(hear(stream), "Changed");
+    }
+    let took = told.elapsed();
+    assert!(aws.fake.count("GetParameters") - asked <= most(told), "{}", aws.fake.count("GetParameters"));
+    println!("{CROWD} subscribers: {held} KiB resident, all told after {took:?}");
+    let records = agent.audit();
+    assert!(!records.iter().any(|record| record["event"] == "access.released"), "nothing has left the agent");
+    assert!(!agent.log().contains("canary"));
+    assert!(held < 16 * 1024, "{held} KiB");
+
+    // Somebody who asks now gets what is new, and nobody asks AWS for it.
+    let asked = aws.fake.count("GetParameters");
+    drop(crowd);
+    assert_eq!(agent.run(&["-s", "api", "--", "printenv", "A"]).expect_status(0).out(), "another canary\n");
+    assert!(aws.fake.count("GetParameters") - asked <= 1);
+    let status = || -> serde_json::Value {
+        serde_json::from_str(agent.ask("status", &["--json"]).expect_status(0).out()).unwrap()
+    };
+    crate::supervised::wait_until("nobody waits any more", || status()["subscribers"]["open"] == 0);
+    agent.end();
+}
+
+/// A store that denies is no store that is down: who waits is told, and that is the end.
+#[test]
+fn a_denial_ends_a_subscription_and_an_outage_does_not() {
+    let mut aws = cached(AwsScene::with(&["A"]).deadline("3s"), "ttl = \"5m\"");
+    aws.run_rules = "watch = \"200ms\"";
+    let agent = start(&aws);
+    let mut stream = subscribe(&agent);
+    aws.fake.fault(Fault::error("GetParameters", 500, "InternalServerError"));
+    let failures = || {
+        let records = agent.audit();
+        records.iter().filter(|one| one["event"] == "secret.refreshed" && one["outcome"] == "failed").count()
+    };
+    crate::supervised::wait_until("a look that fails", || failures() >= 1);
+    aws.fake.forget();
+    aws.fake.secure("/test/api/A", "another canary");
+    assert_eq!(hear(&mut stream), "Changed", "it has outlived that");
+    aws.fake.fault(Fault::error("GetParameters", 400, "AccessDeniedException"));
+    let last = hear(&mut stream);
+    assert!(last.starts_with("Refused(Failed") && !last.contains("canary"), "{last}");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "and it is closed");
+    agent.end();
 }

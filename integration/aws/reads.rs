@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use vouchsafe::name::ItemName;
+use vouchsafe::store::stages::{StagedItem, Stages};
 
 use super::fake::fault::{Action, Fault};
 use super::fake::ssm::arn_of;
+use super::rotator::{Rotator, author, done, secret};
 use super::scene::{AwsScene, canary, numbers};
 use crate::have;
 
@@ -94,12 +97,25 @@ fn a_list_tells_of_pending_versions_and_needs_no_right_to_those_that_lie_apart()
     );
     for name in ["A", "B", "C", "D"] {
         scene.fake.secure(&format!("/test/api/{name}"), "one").secure(&format!("/test/api/{name}"), "two");
+    }
+    for name in ["A", "B"] {
         scene.fake.world().ssm.seed_label(&format!("/test/api/{name}"), 1, "vouchsafe-current");
     }
     scene.fake.world().ssm.seed_label("/test/api/A", 2, "vouchsafe-pending");
     // Promoted, and the label was left.
     scene.fake.world().ssm.seed_label("/test/api/B", 1, "vouchsafe-pending");
-    scene.fake.secure("/test/api/C.pending", "canary of what is pending");
+    let (rotator, apart) = (Rotator::new(&scene.fake), |name: &str| StagedItem {
+        item: ItemName::new(format!("/test/api/{name}")).unwrap(),
+        pending_separate: true,
+    });
+    let canary = secret("canary of what is pending");
+    rotator.holding(|store| {
+        for name in ["C", "D"] {
+            done(store.stage_pending(&apart(name), &canary, &author(), rotator.deadline()));
+        }
+        done(store.promote(&apart("D"), 1, &author(), rotator.deadline()));
+    });
+    scene.fake.forget();
     let pending = || {
         let outcome = scene.vouchsafe(&["list", "--json"]).expect_status(0);
         scene.says_nothing(&outcome);
@@ -109,7 +125,8 @@ fn a_list_tells_of_pending_versions_and_needs_no_right_to_those_that_lie_apart()
         listing["secrets"].as_array().unwrap().iter().map(one).collect::<Vec<_>>()
     };
     assert_eq!(pending(), ["A 2", "B null", "C 1", "D null"]);
-    assert_eq!(scene.fake.count("GetParameters"), 3, "current ones, pending ones, those that lie apart");
+    assert_eq!(scene.fake.count("GetParameters"), 2, "current ones, pending ones");
+    assert_eq!(scene.fake.count("GetParameterHistory"), 4, "two for each whose pending version lies apart");
     for name in ["C", "D"] {
         scene.fake.world().denied.insert(format!("/test/api/{name}.pending"));
     }

@@ -23,6 +23,8 @@ pub struct AwsScene {
     /// Everything from `[secrets]` on, but for grants and sinks.
     pub secrets: String,
     pub deadline: &'static str,
+    /// More of `[run]`.
+    pub run_rules: &'static str,
 }
 
 /// What a value looks like in every test: it must be nowhere but in the child's environment.
@@ -49,6 +51,7 @@ impl AwsScene {
             sealed: String::new(),
             secrets: String::new(),
             deadline: "20s",
+            run_rules: "",
         }
     }
 
@@ -101,11 +104,12 @@ impl AwsScene {
             "version = 1\nenvironment = \"test\"\nservice = \"api\"\nstore = \"params\"\n\
              [stores.params]\ntype = \"ssm\"\n{stores}{params}\
              [stores.sealed]\ntype = \"kms\"\nkey = \"{}\"\npath = \"{}sealed.age\"\n{stores}{sealed}\
-             {secrets}\n[run]\ndeadline = \"{}\"\n[[grants]]\nsecrets = [\"*\"]\nto = \"anyone\"\n\
+             {secrets}\n[run]\ndeadline = \"{}\"\n{}\n[[grants]]\nsecrets = [\"*\"]\nto = \"anyone\"\n\
              [[audit.sinks]]\ntype = \"file\"\nsync = false\npath = \"{}audit.jsonl\"\n",
             kms::arn_of(&self.key),
             folder.display(),
             self.deadline,
+            self.run_rules,
             folder.display()
         );
         self.scene.write("aws.toml", text.as_bytes()).display().to_string()

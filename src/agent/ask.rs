@@ -62,6 +62,7 @@ fn table(status: &Value) -> String {
     let unready = at("/unready");
     line("ready", if unready == "-" { "yes".into() } else { format!("no: {unready}") });
     line("connections", format!("{} of {}", at("/connections/open"), at("/connections/at_most")));
+    line("subscribers", format!("{} of {}", at("/subscribers/open"), at("/subscribers/at_most")));
     let bytes = format!("{} of {} bytes", at("/cache/bytes"), at("/cache/bytes_at_most"));
     line("cached", format!("{} values, {bytes}", at("/cache/values")));
     let lacks = texts(status.pointer("/cache/memory_lacks"));

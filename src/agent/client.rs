@@ -14,6 +14,7 @@ pub use errand::Received;
 use errand::{Errand, Taken};
 pub use error::ClientError;
 use report::Report;
+use subscription::Subscription;
 
 use super::protocol::request::Purpose;
 use crate::child::command::Command;
@@ -28,6 +29,7 @@ mod connection;
 mod errand;
 mod error;
 mod report;
+mod subscription;
 
 /// Where an agent is looked for where nothing says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/vouchsafe/agent.sock";
@@ -111,7 +113,8 @@ fn supervised(
     parent: &ParentEnv,
 ) -> Result<Infallible, Error> {
     let book = Box::new(Report::new(errand, &command));
-    let mut worker = supervise(book, rules, parent.get("NOTIFY_SOCKET"))?;
+    let notices = Box::new(Subscription::new(errand, words.clone(), parent.get("PATH")));
+    let mut worker = supervise(book, rules, Some(notices), parent.get("NOTIFY_SOCKET"))?;
     let parent = worker.hand_on(parent);
     if worker.is_later() {
         // What was looked at is from before.

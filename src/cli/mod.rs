@@ -312,6 +312,15 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
+    /// Does each policy give what the table FILE.tests beside it expects, and no more? Exit status 0, or 13 if not.
+    Test {
+        /// The policy files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Sign a policy and what it extends, by ssh-keygen, for hosts that demand it. Writes FILE.sig beside each file.
     Sign {
         /// The policy file.

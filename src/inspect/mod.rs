@@ -98,8 +98,8 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
         if let Some((store, wanted)) = wanted(binding) {
             orders.entry(store).or_default().push((Asker::Binding(name, binding), wanted));
         }
-        if let Some((store, wanted)) = pending(binding, false) {
-            orders.entry(store).or_default().push((Asker::Pending(name, false), wanted));
+        if let Some((store, wanted)) = pending(binding) {
+            orders.entry(store).or_default().push((Asker::Pending(name), wanted));
         }
     }
     for bundle in &policy.bundles {
@@ -140,8 +140,7 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
 enum Asker<'p> {
     Binding(&'p VariableName, &'p Binding),
     Bundle(&'p Bundle),
-    /// Of the item itself, or of one that lies apart.
-    Pending(&'p VariableName, bool),
+    Pending(&'p VariableName),
 }
 
 /// Entries while the stores answer.
@@ -187,15 +186,16 @@ impl Gathering {
                     self.of_bundles.push(entry);
                 }
             }
-            (Asker::Pending(name, apart), Answer::Found(found)) => {
-                // A promoted version that kept its label is pending no more; its own answer came before this one.
-                let is_current = |entry: &Entry| !apart && found.version.is_some() && found.version == entry.version;
-                if let Some(entry) = self.entries.get_mut(name.as_str()).filter(|entry| !is_current(entry)) {
+            (Asker::Pending(name), Answer::Found(found)) => {
+                // The label may stay on a version that was promoted, or promoted and taken back; what is pending is newer than
+                // what is current. That answer came before this one.
+                let is_over = |entry: &Entry| found.version.is_some() && found.version <= entry.version;
+                if let Some(entry) = self.entries.get_mut(name.as_str()).filter(|entry| !is_over(entry)) {
                     let since = found.written.map(rfc3339);
                     entry.pending = Some(PendingVersion { version: found.version, since });
                 }
             }
-            (Asker::Bundle(_) | Asker::Pending(..), _) => {}
+            (Asker::Bundle(_) | Asker::Pending(_), _) => {}
         }
     }
 

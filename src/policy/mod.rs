@@ -6,6 +6,7 @@
 //! - [`pattern`], [`template`]: the two small languages inside;
 //! - [`reserved`]: names that a secret may not be bound to;
 //! - [`eval`]: the decision, pure; [`mod@reach`]: what a user could be granted at all;
+//! - [`expected`]: verdicts that a policy's author expects;
 //! - [`diff`]: what changes between two policies, in words;
 //! - [`trust`]: signatures, before anything is parsed;
 //! - [`schema`]: what editors know of a policy.
@@ -14,6 +15,7 @@ pub mod diff;
 pub mod eval;
 #[cfg(test)]
 mod eval_tests;
+pub mod expected;
 pub mod file;
 pub mod locate;
 pub mod model;

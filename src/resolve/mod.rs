@@ -119,7 +119,7 @@ pub fn resolve(
 }
 
 /// What a permit lets be fetched of one store, for who fetches before [`resolve`] does. Made only by [`orders`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Order {
     store: StoreName,
     wanted: Vec<Wanted>,

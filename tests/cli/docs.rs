@@ -34,6 +34,20 @@ fn copy_of(folder: &str) -> Scene {
 }
 
 #[test]
+fn the_sample_policies_give_what_their_tables_expect() {
+    let scene = copy_of("policies");
+    let outcome = scene.vouchsafe(&["policy", "test", "policies/prod.toml"]).expect_status(0);
+    assert_eq!(outcome.out(), "policies/prod.toml: ok, 16 verdicts\n");
+    // Not because nothing is looked at.
+    let text = std::fs::read_to_string(scene.path("policies/prod.toml")).unwrap();
+    let wider = text.replace("secrets = [\"DATABASE_URL\"]", "secrets = [\"*\"]");
+    assert_ne!(wider, text);
+    scene.write("policies/prod.toml", wider.as_bytes());
+    let outcome = scene.vouchsafe(&["policy", "test", "policies/prod.toml"]).expect_status(13);
+    assert!(outcome.out().contains("3 of 16 verdicts not as expected"), "{}", outcome.transcript());
+}
+
+#[test]
 fn every_sample_policy_passes_lint() {
     let scene = copy_of("policies");
     let home = scene.path("home");

@@ -585,6 +585,40 @@ fn policies_compared() {
 }
 
 #[test]
+fn verdicts_expected() {
+    let scene = Scene::with(&[("A", "1"), ("B", "1")]).grants(
+        "[[grants]]\nsecrets = [\"A\"]\nto = { users = [\"api\"], commands = [\"/bin/api\"] }\n\
+         [[grants]]\nsecrets = [\"*\"]\nto = { users = [17], groups = [\"ops\"] }\n",
+    );
+    scene.write_policy();
+    let test = |table: &str, status| {
+        scene.write("policy.toml.tests", table.as_bytes());
+        scene.vouchsafe(&["policy", "test", "policy.toml"]).expect_status(status)
+    };
+    let absent = scene.vouchsafe(&["policy", "test", "policy.toml"]).expect_status(121);
+    let api = "[[tests]]\nname = \"the API\"\nuser = \"api\"\nuid = 18\ncommand = \"/bin/api\"\n";
+    let surprise = format!("{api}granted = [\"*\"]\n[[tests]]\nuser = 17\ngroups = [\"ops\"]\ndenied = [\"B\"]\n");
+    theme(
+        "verdicts_expected",
+        &[
+            ("no table", &absent),
+            ("as expected", &test(&format!("{api}granted = [\"A\"]\ndenied = [\"B\"]\n"), 0)),
+            ("a secret without a verdict", &test(&format!("{api}granted = [\"A\"]\n"), 0)),
+            ("a claim is not enough", &test(&format!("{api}agent = true\ngranted = [\"A\"]\n"), 13)),
+            ("surprises", &test(&surprise, 13)),
+            ("for machines", &scene.vouchsafe(&["policy", "test", "--json", "policy.toml"]).expect_status(13)),
+            ("a name of no secret", &test(&format!("{api}denied = [\"C\"]\n"), 121)),
+            ("who?", &test("[[tests]]\ndenied = [\"*\"]\n", 121)),
+            ("what?", &test(api, 121)),
+            ("nothing", &test("", 121)),
+            ("a number is asked for", &test("[[tests]]\nuser = \"api\"\ndenied = [\"*\"]\n", 121)),
+            ("a group by its other half", &test("[[tests]]\nuser = 17\ngroups = [3]\ndenied = [\"*\"]\n", 121)),
+            ("a digest of nothing", &test("[[tests]]\nuser = 17\nsha256 = \"00\"\ndenied = [\"*\"]\n", 121)),
+        ],
+    );
+}
+
+#[test]
 fn rotations() {
     let scene = rotating();
     let rotate = |words: &[&str], status| scene.verb(&[&["rotate"], words].concat()).expect_status(status);

@@ -90,7 +90,11 @@ pub struct Cache {
     table: RefCell<Table>,
     stores: RefCell<HashMap<StoreKey, Rc<Asked>>>,
     fetch: Box<dyn Fetch>,
+    told: Option<Box<Tell>>,
 }
+
+/// Hears what a store has answered, policy and store first.
+pub type Tell = dyn Fn(&(u64, StoreName), &[Wanted], &[Answer]);
 
 /// A store of a policy, as the ones who ask it see it.
 #[derive(Default)]
@@ -128,7 +132,12 @@ impl Cache {
     #[must_use]
     pub fn new(bytes: usize, values: usize, fetch: Box<dyn Fetch>) -> Option<Self> {
         let table = RefCell::new(Table::new(bytes, values)?);
-        Some(Self { table, stores: RefCell::default(), fetch })
+        Some(Self { table, stores: RefCell::default(), fetch, told: None })
+    }
+
+    /// From here on, tells what stores answer.
+    pub fn tell(&mut self, told: Box<Tell>) {
+        self.told = Some(told);
     }
 
     /// Everything that an order wants, from the cache as far as it counts, else from the store.
@@ -202,6 +211,31 @@ impl Cache {
         }
         let (answers, request_ids) = self.ask(policy, &key, &asked, due, now + policy.policy.run.deadline).await;
         Some((answers.map(drop).map_err(|failure| failure.failure), request_ids))
+    }
+
+    /// Fetches again what was not fetched for so long of an order; answers what came of it, if anything had to be.
+    pub async fn renew(
+        &self,
+        policy: &Arc<Served>,
+        order: &Order,
+        age: Duration,
+    ) -> Option<(Result<(), StoreFailure>, Vec<String>)> {
+        let key = (policy.number, order.store().clone());
+        let asked = self.asked(&key);
+        let _turn = asked.turn.lock().await;
+        let now = Instant::now();
+        let old: Vec<Wanted> = {
+            let table = self.table.borrow();
+            let is_old = |wanted: &&Wanted| {
+                table.fetched(&key, wanted).is_none_or(|fetched| now.saturating_duration_since(fetched) >= age)
+            };
+            order.wanted().iter().filter(is_old).cloned().collect()
+        };
+        if old.is_empty() || asked.failure(now, now, &old).is_some() {
+            return None;
+        }
+        let (answers, request_ids) = self.ask(policy, &key, &asked, old, now + policy.policy.run.deadline).await;
+        Some((answers.map(drop), request_ids))
     }
 
     /// Forgets everything of the policies that `is_meant`; answers how many entries that were.
@@ -280,6 +314,9 @@ impl Cache {
                 if is_current && !was_denied && !policy.is_retired() {
                     asked.failed.replace(None);
                     let mut table = self.table.borrow_mut();
+                    if let Some(told) = &self.told {
+                        told(key, &wanted, answers);
+                    }
                     for (wanted, answer) in wanted.iter().zip(answers) {
                         table.keep(key, wanted, answer, &policy.policy.cache, began, random());
                     }

@@ -85,6 +85,11 @@ impl Table {
         }
     }
 
+    /// When an entry was fetched.
+    pub(super) fn fetched(&self, store: &StoreKey, wanted: &Wanted) -> Option<Instant> {
+        Some(self.stores.get(store)?.get(wanted)?.fetched)
+    }
+
     /// A copy of what an entry holds, whatever its state.
     pub(super) fn copy(&mut self, store: &StoreKey, wanted: &Wanted) -> Option<Answer> {
         self.tick += 1;

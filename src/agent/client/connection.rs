@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{ANSWER, ClientError, PATIENCE};
 use crate::agent::connect::connect;
@@ -14,6 +15,9 @@ use crate::policy::model::HostFile;
 use crate::secret::Secret;
 use crate::sys::peer;
 
+/// For a place in the agent's queue where there are signals to be passed on: the shortest time there is.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
 /// A connection to an agent that is one.
 pub(in crate::agent) struct Connection {
     stream: UnixStream,
@@ -24,7 +28,19 @@ impl Connection {
     /// Connects, and checks who listens there before anything is said.
     pub(in crate::agent) fn open(socket: &Path, host: &HostFile) -> Result<Self, ClientError> {
         let failed = |doing, error| ClientError::Io { socket: socket.to_owned(), doing, error };
-        let stream = connect(socket, PATIENCE).map_err(|error| failed("reach", error))?;
+        Self::check(connect(socket, PATIENCE).map_err(|error| failed("reach", error))?, socket, host)
+    }
+
+    /// The same for a connection that waits for nothing.
+    pub(super) fn open_at_once(socket: &Path, host: &HostFile) -> Result<UnixStream, ClientError> {
+        let failed = |error| ClientError::Io { socket: socket.to_owned(), doing: "reach", error };
+        let stream = connect(socket, AT_ONCE).map_err(failed)?;
+        stream.set_nonblocking(true).map_err(failed)?;
+        Ok(Self::check(stream, socket, host)?.stream)
+    }
+
+    fn check(stream: UnixStream, socket: &Path, host: &HostFile) -> Result<Self, ClientError> {
+        let failed = |doing, error| ClientError::Io { socket: socket.to_owned(), doing, error };
         let listens = peer::credentials(&stream).map_err(|error| failed("look at", error))?;
         let own = rustix::process::geteuid().as_raw();
         let is_named = || {

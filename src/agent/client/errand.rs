@@ -55,6 +55,7 @@ impl Received {
 }
 
 /// What is asked for, of whom.
+#[derive(Clone)]
 pub(super) struct Errand<'e> {
     pub(super) environment: EnvironmentName,
     pub(super) service: Option<ServiceName>,
@@ -131,7 +132,7 @@ impl Errand<'_> {
             Reply::Refused(Refusal::Supervised(rules)) => Ok(Taken::Supervised(rules.into())),
             Reply::Refused(Refusal::Unchanged) => Ok(Taken::Unchanged),
             Reply::Refused(refusal) => Err(self.refused(refusal)),
-            Reply::Done(_) | Reply::Status(_) => Err(ClientError::Senseless.into()),
+            Reply::Done(_) | Reply::Status(_) | Reply::Watching | Reply::Changed => Err(ClientError::Senseless.into()),
         }
     }
 

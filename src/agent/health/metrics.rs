@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     refreshes: Family<Word, Counter>,
     audit_failures: Counter,
     connections: Gauge,
+    subscribers: Gauge,
+    notices: Counter,
     turned_away: Counter,
     cache_values: Gauge,
     cache_bytes: Gauge,
@@ -36,6 +38,7 @@ pub(crate) struct Metrics {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
     pub(crate) connections: usize,
+    pub(crate) subscribers: usize,
     pub(crate) cache: Figures,
     pub(crate) policies: usize,
     pub(crate) policies_refused: usize,
@@ -55,6 +58,8 @@ impl Metrics {
             refreshes: named(all, "refreshes", "Fetches ahead of time, by how they ended", Family::default()),
             audit_failures: named(all, "audit_failures", "Records that could not be written", Counter::default()),
             connections: named(all, "connections", "Open connections", Gauge::default()),
+            subscribers: named(all, "subscribers", "Connections that wait for a change", Gauge::default()),
+            notices: named(all, "notices", "Changes that a subscriber was told of", Counter::default()),
             turned_away: named(all, "turned_away", "Connections that there was no room for", Counter::default()),
             cache_values: named(all, "cache_values", "Cached values", Gauge::default()),
             cache_bytes: named(all, "cache_bytes", "Bytes of the cache's memory in use", Gauge::default()),
@@ -94,6 +99,10 @@ impl Metrics {
         self.turned_away.inc();
     }
 
+    pub(crate) fn noticed(&self) {
+        self.notices.inc();
+    }
+
     pub(crate) fn looked_up(&self, found: &Found) {
         let count = |from: &'static str, count: usize| {
             if count > 0 {
@@ -117,6 +126,7 @@ impl Metrics {
     pub(crate) fn text(&self, now: Now) -> String {
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.connections, now.connections);
+        set(&self.subscribers, now.subscribers);
         set(&self.cache_values, now.cache.values);
         set(&self.cache_bytes, now.cache.bytes);
         self.cache_evicted.set(i64::try_from(now.cache.evicted).unwrap_or(i64::MAX));

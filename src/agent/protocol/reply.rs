@@ -19,6 +19,10 @@ pub enum Reply<'a> {
     Done(u64),
     /// What the agent serves, as a JSON object without values.
     Status(String),
+    /// From here on the agent speaks when there is something to say: [`Self::Changed`], or a refusal, which is the end.
+    Watching,
+    /// What would be granted now is not what the caller has.
+    Changed,
 }
 
 impl Reply<'_> {
@@ -31,7 +35,7 @@ impl Reply<'_> {
                 let set: usize = granted.child.set.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
                 512 + values + set
             }
-            Self::Refused(_) | Self::Done(_) | Self::Status(_) => 1024,
+            Self::Refused(_) | Self::Done(_) | Self::Status(_) | Self::Watching | Self::Changed => 1024,
         }
     }
 }
@@ -124,6 +128,8 @@ impl fmt::Debug for Reply<'_> {
             Self::Refused(refusal) => write!(f, "Refused({refusal:?})"),
             Self::Done(count) => write!(f, "Done({count})"),
             Self::Status(_) => write!(f, "Status"),
+            Self::Watching => write!(f, "Watching"),
+            Self::Changed => write!(f, "Changed"),
         }
     }
 }

@@ -110,6 +110,11 @@ pub enum Purpose {
         /// What the command has now.
         has: [u8; 32],
     },
+    /// None are asked for: the process stays connected and wants to hear when they are others.
+    Watch {
+        /// What the command has now.
+        has: [u8; 32],
+    },
 }
 
 /// A command as the client claims it to be.

@@ -83,6 +83,17 @@ fn the_worked_example_is_what_is_sent() {
         event: ChildEvent::Exited { pid: 4242, status: 0 },
     }));
     assert_eq!(hex(&report.unwrap()), hex(&example("report")));
+    for (reply, word) in [(Reply::Watching, "watching"), (Reply::Changed, "changed")] {
+        assert_eq!(hex(encode_reply(&reply).unwrap().expose()), hex(&example(word)));
+    }
+    let watch = Request::Resolve(Ask { purpose: Purpose::Watch { has: [0xcd; 32] }, ..ask() });
+    let mut asked = example("request");
+    // The same but for its length and its last field.
+    asked.pop();
+    asked.push(4);
+    asked.extend([0xcd; 32]);
+    asked[3] += 32;
+    assert_eq!(hex(&encode_request(&watch).unwrap()), hex(&asked));
     let refused = encode_reply(&Reply::Refused(Refusal::Denied)).unwrap();
     assert_eq!(hex(refused.expose()), hex(&example("refusal")));
 }
@@ -203,7 +214,11 @@ fn asks() -> impl Strategy<Value = Ask> {
             command,
             parent,
             terminal,
-            purpose: has.map_or(Purpose::Child, |has| Purpose::Look { has }),
+            purpose: match has {
+                None => Purpose::Child,
+                Some(has) if parent % 2 == 0 => Purpose::Look { has },
+                Some(has) => Purpose::Watch { has },
+            },
         })
 }
 

@@ -10,10 +10,11 @@ use super::Agent;
 use super::policies::Served;
 use super::rendered::{Held, encode, not_held, note_of, set_of, stale_seconds};
 use super::report;
+use super::watched::Watching;
 use crate::agent::failure::Failure;
 use crate::agent::protocol::encode_reply;
 use crate::agent::protocol::reply::{Refusal, Reply};
-use crate::agent::protocol::request::{Ask, COMPARED, CommandClaim, Purpose, Request};
+use crate::agent::protocol::request::{Ask, CommandClaim, Purpose, Request};
 use crate::audit::journal::Access;
 use crate::audit::{
     Actor, AuditError, CommandNote, Context, Event, Outcome, Permit, ProcessIdentity, Released, SecretNote,
@@ -55,6 +56,14 @@ pub(super) enum Frame {
     Other(Secret),
 }
 
+/// What came of a request that is granted.
+pub(super) enum Answered {
+    /// Values.
+    Values(Released<Secret>),
+    /// What stands for them, for one who waits for others.
+    Seen([u8; 32], Watching),
+}
+
 /// The access of this connection that was granted last, until it is known to have reached a child.
 pub(super) type Last = Option<Access>;
 
@@ -77,7 +86,9 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
             }
             agent.metrics.answered(&answered, started.elapsed());
             match answered {
-                Ok(frame) => Frame::Granted(frame),
+                Ok(Answered::Values(frame)) => Frame::Granted(frame),
+                // Who waits is served elsewhere.
+                Ok(Answered::Seen(..)) => refuse(Refusal::Malformed),
                 Err(refusal) => {
                     if refusal == Refusal::Denied {
                         agent.refusals.count(caller.uid, Instant::now());
@@ -88,7 +99,7 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
         }
         Request::Unused { class } => {
             if let Some(mut access) = last.take() {
-                note_unused(&mut access, &class).await;
+                report::note_unused(&mut access, &class).await;
             }
             encoded(&Reply::Done(0))
         }
@@ -118,32 +129,14 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
     }
 }
 
-/// Writes down that a released access reached no child. The word is one of ours or none.
-async fn note_unused(access: &mut Access, class: &str) {
-    let known = Class::ALL.iter().find(|known| known.word() == class).map_or("unknown", |known| known.word());
-    let reason = match class {
-        COMPARED => "it was only compared with what the child has, says the caller".to_owned(),
-        _ => format!("the child was not started, says the caller: {known}"),
-    };
-    // The release is written down; that this one is not changes nothing any more.
-    access.record(Event::AccessUnused, Outcome::Failed, Some(reason), &[]).await.unwrap_or_default();
-}
-
-/// Writes down that a released access did not even reach the caller.
-pub(super) async fn note_undelivered(last: &mut Last) {
-    if let Some(mut access) = last.take() {
-        let reason = "the caller did not take the answer".to_owned();
-        access.record(Event::AccessUnused, Outcome::Failed, Some(reason), &[]).await.unwrap_or_default();
-    }
-}
-
-async fn resolve_for(
+/// Decides, writes down, fetches, writes down. `last` is left with the access whose values go out.
+pub(super) async fn resolve_for(
     agent: &Rc<Agent>,
     peer: &Peer,
     caller: &Caller,
     ask: Ask,
     last: &mut Last,
-) -> Result<Released<Secret>, Refusal> {
+) -> Result<Answered, Refusal> {
     let served = agent.find(&ask);
     let context = Arc::new(context(agent, peer, caller, &ask, served.as_deref()));
     let mut access = agent.journal.access(context).map_err(|error| unwritten(agent, &error))?;
@@ -164,11 +157,17 @@ async fn resolve_for(
             Verdict::Granted(_) if is_for_supervisor(purpose, &served.policy) => {
                 return Err(Refusal::Supervised((&served.policy.run).into()));
             }
+            // Nobody looks, as the policy says.
+            Verdict::Granted(_) if matches!(purpose, Purpose::Watch { .. }) && served.policy.run.watch.is_none() => {
+                return Err(Refusal::NotOffered);
+            }
             Verdict::Granted(grant) => {
                 let permit = access.request(grant).await.map_err(|error| unwritten(agent, &error))?;
-                let released = release(agent, served, permit, purpose, &mut access).await?;
-                *last = Some(access);
-                return Ok(released);
+                let answered = release(agent, served, permit, purpose, &mut access).await?;
+                if matches!(answered, Answered::Values(_)) {
+                    *last = Some(access);
+                }
+                return Ok(answered);
             }
             Verdict::Denied(denial) if wants_digest(&served.policy, &request) => {
                 drop(denial);
@@ -191,17 +190,26 @@ async fn release(
     permit: Permit<'_>,
     purpose: Purpose,
     access: &mut Access,
-) -> Result<Released<Secret>, Refusal> {
+) -> Result<Answered, Refusal> {
     let (deadline, pin) = (Instant::now() + served.policy.run.deadline, permit.grant().pin());
     let mut fetched = Vec::new();
     let mut due = Vec::new();
-    for order in orders(&permit) {
+    let orders = orders(&permit);
+    // Before anything is looked at, so that nothing is missed.
+    let watching = match (purpose, served.policy.run.watch) {
+        (Purpose::Watch { .. }, Some(every)) => Some(agent.hub.watch(agent, served, every, &orders, access)),
+        _ => None,
+    };
+    for order in orders {
         match agent.cache.answers(served, &order, deadline).await {
             Ok(mut found) => {
                 access.note_request_ids(std::mem::take(&mut found.request_ids));
                 agent.metrics.looked_up(&found);
                 if found.is_due {
                     due.push(order.clone());
+                }
+                if watching.is_some() {
+                    agent.hub.observe(served.number, order.store(), order.wanted(), &found.answers);
                 }
                 fetched.push((order, found));
             }
@@ -226,6 +234,13 @@ async fn release(
         stale.iter().filter(|(store, item, _)| *store == note.store && *item == note.item).map(|(.., past)| *past).max()
     };
     let set = set_of(&agent.set_key, &resolved);
+    if let (Purpose::Watch { has }, Some(watching)) = (purpose, watching) {
+        let notes = resolved.into_notes();
+        let reason = if set == has { "nothing has changed" } else { "something has changed; the caller is told so" };
+        let written = access.record(Event::AccessCompared, Outcome::Succeeded, Some(reason.to_owned()), &notes).await;
+        written.map_err(|error| unwritten(agent, &error))?;
+        return Ok(Answered::Seen(set, watching));
+    }
     if purpose == (Purpose::Look { has: set }) {
         let notes = resolved.into_notes();
         let reason = Some("nothing has changed".to_owned());
@@ -244,7 +259,7 @@ async fn release(
         resolved.into_notes().into_iter().map(|note| SecretNote { stale_seconds: stale_of(&note), ..note }).collect();
     let released = access.release(frame, &notes).await.map_err(|error| unwritten(agent, &error))?;
     refresh_all(agent, served, due, access);
-    Ok(released)
+    Ok(Answered::Values(released))
 }
 
 /// Whether nothing is to be fetched for the one who asks, since he is not the one who becomes the command.
@@ -252,7 +267,7 @@ fn is_for_supervisor(purpose: Purpose, policy: &policy::model::Policy) -> bool {
     match purpose {
         Purpose::Supervise => true,
         Purpose::Become => policy.run.mode == RunMode::Supervise,
-        Purpose::Child | Purpose::Look { .. } => false,
+        Purpose::Child | Purpose::Look { .. } | Purpose::Watch { .. } => false,
     }
 }
 
@@ -365,7 +380,7 @@ pub(super) fn refuse(refusal: Refusal) -> Frame {
     encoded(&Reply::Refused(refusal))
 }
 
-fn encoded(reply: &Reply<'_>) -> Frame {
+pub(super) fn encoded(reply: &Reply<'_>) -> Frame {
     // A message without values is short: names are bounded, and a list of them by the policy's own limit.
     Frame::Other(encode_reply(reply).unwrap_or_else(|_| Secret::new(Vec::new())))
 }

@@ -8,10 +8,11 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::Agent;
-use super::access::{Frame, Last, Peer, READING, answer, note_undelivered, refuse};
+use super::access::{Frame, Last, Peer, READING, answer, refuse};
 use super::limits::Slot;
+use super::{report, subscription};
 use crate::agent::protocol::reply::Refusal;
-use crate::agent::protocol::request::Request;
+use crate::agent::protocol::request::{Purpose, Request};
 use crate::agent::protocol::{FrameError, HEADER, LARGEST_REQUEST, body_length, decode_request};
 
 /// For a request, from its first byte to its last.
@@ -33,6 +34,11 @@ pub(super) async fn serve(agent: Rc<Agent>, mut stream: UnixStream, peer: Peer, 
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         let (frame, is_last) = match request {
+            Ok(Some(Request::Resolve(ask))) if let Purpose::Watch { has } = ask.purpose => {
+                // A task of its own, which is smaller than this one.
+                tokio::task::spawn_local(subscription::serve(agent, stream, peer, slot, ask, has));
+                return;
+            }
             Ok(Some(request)) => (answer(&agent, &peer, request, &mut last).await, false),
             Ok(None) => break,
             Err(Trouble::Senseless) => {
@@ -42,7 +48,7 @@ pub(super) async fn serve(agent: Rc<Agent>, mut stream: UnixStream, peer: Peer, 
             Err(Trouble::Gone) => break,
         };
         if write(&mut stream, frame).await.is_err() {
-            note_undelivered(&mut last).await;
+            report::note_undelivered(&mut last).await;
             break;
         }
         if is_last {
@@ -61,7 +67,7 @@ pub(super) fn turn_away(stream: &UnixStream) {
 }
 
 /// Why there is no request.
-enum Trouble {
+pub(super) enum Trouble {
     /// The other side is gone.
     Gone,
     /// It sends something else, or too slowly.
@@ -103,7 +109,7 @@ fn complete(frame: &[u8]) -> Result<Option<&[u8]>, FrameError> {
     }
 }
 
-async fn write(stream: &mut UnixStream, frame: Frame) -> Result<(), Trouble> {
+pub(super) async fn write(stream: &mut UnixStream, frame: Frame) -> Result<(), Trouble> {
     let frame = match frame {
         Frame::Granted(released) => released.into_inner(),
         Frame::Other(frame) => frame,

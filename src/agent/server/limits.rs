@@ -12,6 +12,12 @@ pub(super) const CONNECTIONS: usize = 1024;
 /// Connections of one user other than root.
 pub(super) const PER_USER: usize = 128;
 
+/// Subscribers in all, where descriptors allow it. They have places of their own: each waits for long, and does little.
+pub(super) const SUBSCRIBERS: usize = 4096;
+
+/// Subscribers of one user other than root.
+pub(super) const SUBSCRIBERS_PER_USER: usize = 2048;
+
 /// Descriptors that are not connections: sockets, logs, stores, the runtime.
 pub(super) const RESERVED: usize = 32;
 
@@ -41,7 +47,16 @@ impl Slots {
     pub(super) fn new(descriptors: usize) -> Rc<Self> {
         let most = descriptors.saturating_sub(RESERVED).clamp(1, CONNECTIONS);
         // However few there are, no one user gets them all.
-        let most_per_user = PER_USER.min((most / 2).max(1));
+        Self::of(most, PER_USER.min((most / 2).max(1)))
+    }
+
+    /// Room for as many subscribers as there may be besides; where descriptors are few, for none: they can ask instead.
+    pub(super) fn of_subscribers(descriptors: usize) -> Rc<Self> {
+        let most = descriptors.saturating_sub(RESERVED + CONNECTIONS).min(SUBSCRIBERS);
+        Self::of(most, SUBSCRIBERS_PER_USER.min(most / 2))
+    }
+
+    fn of(most: usize, most_per_user: usize) -> Rc<Self> {
         Rc::new(Self {
             most,
             most_per_user,
@@ -131,6 +146,9 @@ mod tests {
         assert_eq!(slots.taken(), 0);
         assert!(slots.by_user.borrow().is_empty());
         assert_eq!(Slots::new(10).most(), 1);
+        assert_eq!(Slots::of_subscribers(CONNECTIONS).most(), 0);
+        assert_eq!(Slots::of_subscribers(CONNECTIONS + RESERVED + 10).most(), 10);
+        assert_eq!(Slots::of_subscribers(1_000_000).most(), SUBSCRIBERS);
         assert_eq!(Slots::new(1_000_000).most(), CONNECTIONS);
     }
 

@@ -3,7 +3,7 @@
 //! - [`start`]: from the command line to the loop, and to its end; [`socket`]: where it listens; [`notify`]: what systemd hears;
 //!   [`mod@log`]: what everybody else hears;
 //! - [`connection`]: frames and their time; [`limits`]: how many; [`access`]: one request, the story of this module;
-//!   [`rendered`]: its values on their way; [`report`]: what supervisors say;
+//!   [`rendered`]: its values on their way; [`report`]: what supervisors say; [`subscription`]: who waits for a change; [`watched`]: and for what;
 //! - [`policies`]: what is served; [`fetch`]: asking stores, in threads of their own.
 //!
 //! A client is a request, not an authority: who it is says the kernel, what it may have says the policy that the agent has
@@ -20,6 +20,8 @@ mod rendered;
 mod report;
 mod socket;
 mod start;
+mod subscription;
+mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ use self::access::Peer;
 use self::limits::{Refusals, Slots};
 use self::log::{Level, log};
 use self::policies::{Policies, Served};
+use self::watched::Hub;
 use super::cache::Cache;
 use super::health::Tell;
 use super::health::metrics::{Metrics, Now};
@@ -60,6 +63,9 @@ struct Agent {
     names: RefCell<Names>,
     refusals: Refusals,
     slots: Rc<Slots>,
+    subscribers: Rc<Slots>,
+    /// In the cache too, which has more to say to it.
+    hub: Rc<Hub>,
     stopping: watch::Sender<bool>,
     /// For [`rendered::set_of`]; random, of this process.
     set_key: hmac::Key,
@@ -156,6 +162,7 @@ impl Agent {
         let meant: Vec<u64> =
             self.policies.borrow().iter().filter(|served| is_meant(served)).map(|served| served.number).collect();
         let count = self.cache.forget(|number| meant.contains(&number));
+        self.hub.hurry(|number| meant.contains(&number));
         let context = Context {
             actor: self.actor(caller, peer),
             environment: environment.cloned(),
@@ -209,6 +216,7 @@ impl Agent {
                 "memory_lacks": self.lacks,
             },
             "connections": { "open": self.slots.taken(), "at_most": self.slots.most() },
+            "subscribers": { "open": self.subscribers.taken(), "at_most": self.subscribers.most() },
         })
     }
 }
@@ -230,6 +238,7 @@ impl Tell for Agent {
         let policies = self.policies.borrow();
         self.metrics.text(Now {
             connections: self.slots.taken(),
+            subscribers: self.subscribers.taken(),
             cache: self.cache.figures(),
             policies: policies.iter().count(),
             policies_refused: policies.refused().count(),

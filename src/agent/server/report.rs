@@ -1,14 +1,16 @@
-//! What a supervisor says of its child, written down as what it is: the claim of the user who says it.
+//! What became of values that were released, and of a child that has them: written down as what it is, the claim of the user
+//! who says it.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Agent;
-use super::access::{Peer, note_of_command, unwritten};
+use super::access::{Last, Peer, note_of_command, unwritten};
 use crate::agent::protocol::reply::Refusal;
-use crate::agent::protocol::request::{ChildEvent, ChildReport};
-use crate::audit::{Access, Actor, Context, End, Event, Outcome};
+use crate::agent::protocol::request::{COMPARED, ChildEvent, ChildReport};
+use crate::audit::{Access, Actor, Context, End, Event, Outcome, journal};
 use crate::child::supervise::Why;
+use crate::error::Class;
 use crate::policy::eval::Caller;
 
 /// Writes it down, under the access that it names.
@@ -53,4 +55,23 @@ fn written(agent: &Agent, result: Result<(), crate::audit::AuditError>) -> Resul
     result.map_err(|error| unwritten(agent, &error))?;
     agent.audit_works.set(true);
     Ok(())
+}
+
+/// Writes down that a released access reached no child. The word is one of ours or none.
+pub(super) async fn note_unused(access: &mut journal::Access, class: &str) {
+    let known = Class::ALL.iter().find(|known| known.word() == class).map_or("unknown", |known| known.word());
+    let reason = match class {
+        COMPARED => "it was only compared with what the child has, says the caller".to_owned(),
+        _ => format!("the child was not started, says the caller: {known}"),
+    };
+    // The release is written down; that this one is not changes nothing any more.
+    access.record(Event::AccessUnused, Outcome::Failed, Some(reason), &[]).await.unwrap_or_default();
+}
+
+/// Writes down that a released access did not even reach the caller.
+pub(super) async fn note_undelivered(last: &mut Last) {
+    if let Some(mut access) = last.take() {
+        let reason = "the caller did not take the answer".to_owned();
+        access.record(Event::AccessUnused, Outcome::Failed, Some(reason), &[]).await.unwrap_or_default();
+    }
 }

@@ -19,11 +19,12 @@ use tokio::task::LocalSet;
 
 use super::access::Peer;
 use super::fetch::{AT_ONCE, Stores};
-use super::limits::{RESERVED, Refusals, Slots};
+use super::limits::{CONNECTIONS, RESERVED, Refusals, SUBSCRIBERS, Slots};
 use super::log::{Level, log};
 use super::notify::Notify;
 use super::policies::{Changes, NoPolicy, Policies};
 use super::socket::{Socket, SocketError, handed_over, make};
+use super::watched::Hub;
 use super::{Agent, connection};
 use crate::agent::cache::{BYTES, Cache, VALUES};
 use crate::agent::health::metrics::Metrics;
@@ -130,9 +131,12 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
     // The agent's own copy: its stores are asked in other threads.
     let environment = Arc::new(ParentEnv::of_this_process());
     let stores = Stores { host: Arc::clone(&host), environment };
-    let cache = Cache::new(BYTES, VALUES, Box::new(stores)).ok_or(StartError::Memory)?;
+    let mut cache = Cache::new(BYTES, VALUES, Box::new(stores)).ok_or(StartError::Memory)?;
     let no_key = |_| StartError::Io { what: "a random key".into(), error: io::ErrorKind::Other.into() };
-    let set_key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(no_key)?;
+    let key = || hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(no_key);
+    let (hub, set_key) = (Rc::new(Hub::new(key()?)), key()?);
+    let observer = Rc::clone(&hub);
+    cache.tell(Box::new(move |(policy, store), wanted, answers| observer.observe(*policy, store, wanted, answers)));
     let mut lacks = cache.lacks();
     lacks.retain(|what| !locks_everything || *what != "locked");
     let agent = Rc::new(Agent {
@@ -146,6 +150,8 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         names: Names::default().into(),
         refusals: Refusals::default(),
         slots: Slots::new(descriptors),
+        subscribers: Slots::of_subscribers(descriptors),
+        hub,
         stopping: watch::Sender::new(false),
         set_key,
         audit_works: true.into(),
@@ -235,6 +241,7 @@ async fn reload(agent: &Rc<Agent>, notify: &Notify) {
         Ok(changes) => {
             let retired: Vec<u64> = changes.retired.iter().map(|served| served.number).collect();
             agent.cache.forget(|number| retired.contains(&number));
+            agent.hub.retire(&retired);
             note_changes(agent, &changes).await
         }
         Err(failure) => {
@@ -369,7 +376,7 @@ fn survive_panics() {
 fn raise_descriptor_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // More are of no use, and some kernels make everything that asks for the limit slow if there is none.
-    let wanted = maximum.unwrap_or(u64::MAX).min((super::limits::CONNECTIONS + RESERVED) as u64);
+    let wanted = maximum.unwrap_or(u64::MAX).min((CONNECTIONS + SUBSCRIBERS + RESERVED) as u64);
     let now = current.unwrap_or(u64::MAX);
     let raised = now < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok();
     usize::try_from(if raised { wanted } else { now }).unwrap_or(usize::MAX)

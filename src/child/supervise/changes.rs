@@ -37,8 +37,14 @@ pub(super) enum Decision {
 pub(super) trait Changes {
     /// A descriptor that is readable when there may be a change.
     fn notice(&self) -> Option<BorrowedFd<'_>>;
-    /// When to look, notice or not.
+    /// When to look.
     fn due(&self) -> Option<Instant>;
+    /// Takes what the notice says, and does what is needed to get one. `set` is what an agent calls what the child has.
+    fn tend(&mut self, _set: [u8; 32], _now: Instant) {}
+    /// When that is due, notice or not.
+    fn tend_at(&self) -> Option<Instant> {
+        None
+    }
     /// Judges a look that ended `now`, for a child that has `current`.
     fn judge(&mut self, look: Look, current: Digest, now: Instant) -> Decision;
     /// The child was started again because of a change.
@@ -49,6 +55,147 @@ pub(super) trait Changes {
 const QUIET: Duration = Duration::from_secs(2);
 /// The most that failures and restarts make an interval longer: 2 to this power.
 const MOST_DOUBLINGS: u32 = 6;
+
+/// A way to hear that something has changed, instead of asking. Nothing here may wait.
+pub trait Notices {
+    /// Readable when there is something to hear.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+    /// Asks to be told when what is granted is not what `set` stands for. `false`: there is nobody to ask.
+    fn ask(&mut self, set: [u8; 32]) -> bool;
+    /// What there is to hear; `None` for nothing.
+    fn hear(&mut self) -> Option<Heard>;
+}
+
+/// What there is to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// From now on it will be told.
+    Begins,
+    /// There is something else now.
+    Changed,
+    /// It will not be told any more.
+    Ends,
+}
+
+/// Looks when it is told to; every so often while nobody does.
+pub(super) struct Noticing<R> {
+    polling: Polling<R>,
+    notices: Box<dyn Notices>,
+    state: State,
+    /// How often in vain.
+    tries: u32,
+    /// A change was told of and not looked at.
+    noticed: Option<Instant>,
+    /// What was seen last has to be looked at again.
+    again: bool,
+    /// Nothing was told of since it began.
+    is_first: bool,
+}
+
+/// How it stands with being told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not; it is asked for then.
+    Off(Instant),
+    /// It was asked for; until then there is to be an answer.
+    Asked(Instant),
+    On,
+}
+
+/// Until it is asked for again, after the first time in vain; then twice that, and so on.
+const RETRY: Duration = Duration::from_secs(1);
+/// For an answer.
+const ANSWER: Duration = Duration::from_secs(120);
+
+impl<R: FnMut() -> f64> Noticing<R> {
+    pub(super) fn new(polling: Polling<R>, notices: Box<dyn Notices>, now: Instant) -> Self {
+        Self { polling, notices, state: State::Off(now), tries: 0, noticed: None, again: false, is_first: false }
+    }
+
+    fn by_chance(&mut self, most: Duration) -> Duration {
+        most.mul_f64((self.polling.random)().clamp(0.0, 1.0))
+    }
+
+    fn off(&mut self, now: Instant) {
+        let wait = RETRY.saturating_mul(1 << self.tries.min(MOST_DOUBLINGS));
+        self.tries = self.tries.saturating_add(1);
+        // All of a host's children lose an agent at the same moment.
+        self.state = State::Off(now + wait + self.by_chance(wait));
+    }
+}
+
+impl<R: FnMut() -> f64> Changes for Noticing<R> {
+    fn notice(&self) -> Option<BorrowedFd<'_>> {
+        self.notices.descriptor()
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match (self.state, self.noticed) {
+            (_, Some(noticed)) => Some(noticed.max(self.polling.not_before)),
+            (State::On, None) if !self.again => None,
+            (_, None) => self.polling.due(),
+        }
+    }
+
+    fn tend(&mut self, set: [u8; 32], now: Instant) {
+        while let Some(heard) = self.notices.hear() {
+            match heard {
+                Heard::Begins => {
+                    self.state = State::On;
+                    self.tries = 0;
+                    self.is_first = true;
+                }
+                Heard::Changed => {
+                    // The first one may come from an agent that was started again, to all at once.
+                    let wait = if self.is_first { self.by_chance(self.polling.every / 5) } else { Duration::ZERO };
+                    self.is_first = false;
+                    self.noticed = Some(now + wait);
+                }
+                Heard::Ends => {
+                    if self.state == State::On {
+                        // As often as without it, from now on.
+                        self.polling.after(now, 0);
+                    }
+                    self.off(now);
+                }
+            }
+        }
+        match self.state {
+            State::Off(at) if now >= at => {
+                if self.notices.ask(set) {
+                    self.state = State::Asked(now + ANSWER);
+                } else {
+                    self.off(now);
+                }
+            }
+            State::Asked(until) if now >= until => self.off(now),
+            State::Off(_) | State::Asked(_) | State::On => {}
+        }
+    }
+
+    fn tend_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Off(at) | State::Asked(at) => Some(at),
+            State::On => None,
+        }
+    }
+
+    fn judge(&mut self, look: Look, current: Digest, now: Instant) -> Decision {
+        // Who tells has waited until it was quiet.
+        let is_quiet = self.noticed.take().is_some() && now >= self.polling.not_before;
+        let decision = match (self.polling.judge(look, current, now), look) {
+            (Decision::LookAgain, Look::Seen(_)) if is_quiet => Decision::Restart,
+            (decision, _) => decision,
+        };
+        self.again = decision == Decision::LookAgain || look == Look::Failed;
+        decision
+    }
+
+    fn restarted(&mut self, now: Instant) {
+        self.again = false;
+        self.polling.restarted(now);
+    }
+}
 
 /// Looks every so often.
 pub(super) struct Polling<R> {
@@ -231,6 +378,125 @@ mod tests {
         assert_eq!(polling.judge(Look::Seen(OLD), OLD, now), Decision::Keep);
         polling.restarted(now);
         assert_eq!(polling.not_before, now + EVERY, "forgotten");
+    }
+
+    /// What is heard next, and what was asked.
+    #[derive(Default)]
+    struct Told {
+        heard: Vec<Heard>,
+        asked: Vec<[u8; 32]>,
+        nobody: bool,
+    }
+
+    struct Teller(std::rc::Rc<std::cell::RefCell<Told>>);
+
+    impl Notices for Teller {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+
+        fn ask(&mut self, set: [u8; 32]) -> bool {
+            let mut told = self.0.borrow_mut();
+            told.asked.push(set);
+            !told.nobody
+        }
+
+        fn hear(&mut self) -> Option<Heard> {
+            self.0.borrow_mut().heard.pop()
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn noticing(now: Instant) -> (Noticing<fn() -> f64>, std::rc::Rc<std::cell::RefCell<Told>>) {
+        let told = std::rc::Rc::default();
+        (Noticing::new(polling(now), Box::new(Teller(std::rc::Rc::clone(&told))), now), told)
+    }
+
+    const SET: [u8; 32] = [7; 32];
+
+    #[test]
+    fn while_somebody_tells_nobody_asks() {
+        let now = Instant::now();
+        let (mut noticing, told) = noticing(now);
+        assert_eq!(wait(&noticing, now), 33, "nobody tells yet");
+        assert_eq!(noticing.tend_at(), Some(now));
+        noticing.tend(SET, now);
+        assert_eq!(told.borrow().asked, [SET]);
+        assert_eq!(wait(&noticing, now), 33, "it was only asked for");
+        told.borrow_mut().heard.push(Heard::Begins);
+        noticing.tend(SET, now);
+        assert_eq!((noticing.due(), noticing.tend_at()), (None, None));
+
+        told.borrow_mut().heard.push(Heard::Changed);
+        noticing.tend(SET, now);
+        assert_eq!(noticing.due(), Some(now + EVERY / 10), "the first one: not all at once");
+        assert_eq!(noticing.judge(Look::Seen(OLD), OLD, now), Decision::Keep, "a hint, and no more");
+        assert_eq!(noticing.due(), None);
+        told.borrow_mut().heard.push(Heard::Changed);
+        noticing.tend(SET, now);
+        assert_eq!(noticing.due(), Some(now));
+        assert_eq!(noticing.judge(Look::Seen(NEW), OLD, now), Decision::Restart, "it was quiet before it was told");
+        noticing.restarted(now);
+        assert_eq!(noticing.due(), None);
+
+        told.borrow_mut().heard.push(Heard::Changed);
+        noticing.tend(SET, now);
+        assert_eq!(noticing.due(), Some(now + EVERY), "not so soon after a restart");
+        assert_eq!(told.borrow().asked.len(), 1);
+    }
+
+    #[test]
+    fn a_look_that_failed_is_repeated_though_nobody_tells() {
+        let now = Instant::now();
+        let (mut noticing, told) = noticing(now);
+        told.borrow_mut().heard.extend([Heard::Changed, Heard::Begins]);
+        noticing.tend(SET, now);
+        assert_eq!(wait(&noticing, now), 3);
+        assert_eq!(noticing.judge(Look::Failed, OLD, now), Decision::Keep);
+        assert_eq!(wait(&noticing, now), 66);
+        assert_eq!(noticing.judge(Look::Seen(NEW), OLD, now), Decision::LookAgain);
+        assert_eq!(wait(&noticing, now), 2);
+        assert_eq!(noticing.judge(Look::Seen(NEW), OLD, now), Decision::Restart);
+    }
+
+    #[test]
+    fn whoever_is_not_told_any_more_polls_and_asks_less_and_less_often_to_be_told() {
+        let mut now = Instant::now();
+        let (mut noticing, told) = noticing(now);
+        told.borrow_mut().heard.push(Heard::Begins);
+        noticing.tend(SET, now);
+        now += EVERY * 10;
+        told.borrow_mut().heard.push(Heard::Ends);
+        told.borrow_mut().nobody = true;
+        noticing.tend(SET, now);
+        assert_eq!(wait(&noticing, now), 33, "from now on");
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let at = noticing.tend_at().unwrap();
+            waits.push((at - now).as_secs());
+            now = at;
+            noticing.tend(SET, now);
+        }
+        assert_eq!(waits, [1, 3, 6, 12, 24, 48, 96, 96]);
+        told.borrow_mut().nobody = false;
+        noticing.tend(SET, noticing.tend_at().unwrap());
+        assert_eq!(told.borrow().asked.len(), 8 + 1);
+        told.borrow_mut().heard.push(Heard::Begins);
+        noticing.tend(SET, now);
+        assert_eq!(noticing.due(), None);
+    }
+
+    #[test]
+    fn an_answer_is_not_waited_for_for_ever() {
+        let now = Instant::now();
+        let (mut noticing, told) = noticing(now);
+        noticing.tend(SET, now);
+        let until = noticing.tend_at().unwrap();
+        assert_eq!(until - now, ANSWER);
+        noticing.tend(SET, until);
+        let retry = noticing.tend_at().unwrap();
+        noticing.tend([8; 32], retry);
+        assert_eq!(told.borrow().asked, [SET, [8; 32]], "with what it has by then");
     }
 
     #[test]

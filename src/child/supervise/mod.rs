@@ -38,7 +38,8 @@ use crate::sys;
 use crate::sys::process::{Change, ChangeKind, acknowledge, next_change};
 use crate::sys::signal::{Mask, Received, Signals};
 pub use book::{Book, Why};
-use changes::{Chances, Changes, Polling};
+use changes::{Chances, Changes, Noticing, Polling};
+pub use changes::{Heard, Notices};
 use notify::Manager;
 use restart::Phase;
 use terminal::Terminal;
@@ -71,13 +72,15 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> SuperviseError {
 /// Begins to supervise. Returns in the process that is to become the child, and in every later one; the one that called
 /// stays in here, and ends as the child ended.
 ///
-/// `book` is where the ends of children are written down; `notify_socket` is where the service manager listens.
+/// `book` is where the ends of children are written down; `notices` is who tells of changes, where somebody does;
+/// `notify_socket` is where the service manager listens.
 ///
 /// # Errors
 /// There is no second process to be had.
 pub fn supervise(
     book: Box<dyn Book>,
     rules: &RunRules,
+    notices: Option<Box<dyn Notices>>,
     notify_socket: Option<&OsStr>,
 ) -> Result<Worker, SuperviseError> {
     let no_random = |_| failed("draw a random key")(io::ErrorKind::Other.into());
@@ -94,8 +97,7 @@ pub fn supervise(
             let manager = Manager::at(notify_socket);
             manager.main_process_is(child.pid);
             let watch = rules.watch.filter(|_| rules.on_change == OnChange::Restart);
-            let changes =
-                watch.map(|every| Box::new(Polling::new(every, restart::chance, Instant::now())) as Box<dyn Changes>);
+            let changes = watch.map(|every| changes_of(every, notices));
             let supervisor = Supervisor {
                 own: getpid(),
                 start,
@@ -115,6 +117,15 @@ pub fn supervise(
             };
             supervisor.stay()
         }
+    }
+}
+
+fn changes_of(every: Duration, notices: Option<Box<dyn Notices>>) -> Box<dyn Changes> {
+    let now = Instant::now();
+    let polling = Polling::new(every, restart::chance, now);
+    match notices {
+        Some(notices) => Box::new(Noticing::new(polling, notices, now)),
+        None => Box::new(polling),
     }
 }
 

@@ -64,6 +64,7 @@ impl Supervisor {
                 if self.changes.is_some() {
                     self.child.listen();
                 }
+                self.tend(now);
                 if self.look_at().is_some_and(|at| now >= at) {
                     return self.look(now);
                 }
@@ -76,6 +77,10 @@ impl Supervisor {
                 } else if let (false, Some(digest)) = (*judged, worker.digest()) {
                     *judged = true;
                     let current = self.child.digest().unwrap_or(digest);
+                    if current == digest {
+                        // The agent may have another word for it by now.
+                        self.child.rename(worker);
+                    }
                     let decision = self.changes.as_mut().map(|it| it.judge(Look::Seen(digest), current, now));
                     match decision {
                         Some(Decision::Restart) => worker.changed(),
@@ -110,6 +115,19 @@ impl Supervisor {
         matches!(self.phase, Phase::Running) && self.child.is_silent && self.child.digest().is_some()
     }
 
+    fn tend(&mut self, now: Instant) {
+        if !self.may_look() {
+            return;
+        }
+        if let (Some(changes), Some(set)) = (&mut self.changes, self.child.set()) {
+            changes.tend(set, now);
+        }
+    }
+
+    fn tend_at(&self) -> Option<Instant> {
+        self.changes.as_ref().filter(|_| self.may_look())?.tend_at()
+    }
+
     fn look_at(&self) -> Option<Instant> {
         let due = self.changes.as_ref().filter(|_| self.may_look())?.due()?;
         Some(self.left_alone_until.map_or(due, |until| until.max(due)))
@@ -118,7 +136,7 @@ impl Supervisor {
     /// When something is to be done without anything having happened.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Running => self.look_at(),
+            Phase::Running => self.look_at().into_iter().chain(self.tend_at()).min(),
             Phase::Looking { until, .. } | Phase::Pausing { until, .. } => Some(*until),
             // What is left of the group may have another parent than us; nobody tells us when it ends.
             Phase::Stopping { ended: Some(_), .. } => Some(Instant::now() + Duration::from_millis(20)),

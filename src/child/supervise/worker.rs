@@ -110,6 +110,8 @@ pub(super) struct Spawned {
     pub(super) pid: Pid,
     pub(super) channel: UnixStream,
     said: Vec<u8>,
+    /// A later word of an agent for the same set.
+    renamed: Option<[u8; 32]>,
     goes_on: bool,
     /// The worker's end is closed: it became the child, or ended.
     pub(super) is_silent: bool,
@@ -134,7 +136,14 @@ pub(super) fn spawn(start: StartState, terminal: &Terminal, task: Task, key: &hm
             if terminal.group() == Group::Own {
                 setpgid(Some(pid), Some(pid)).unwrap_or_default();
             }
-            Ok(Forked::Supervisor(Spawned { pid, channel, said: Vec::new(), goes_on: false, is_silent: false }))
+            Ok(Forked::Supervisor(Spawned {
+                pid,
+                channel,
+                said: Vec::new(),
+                renamed: None,
+                goes_on: false,
+                is_silent: false,
+            }))
         }
         Side::Child => {
             drop(channel);
@@ -276,8 +285,17 @@ impl Spawned {
 
     /// What it has, for those who look whether there is something else now.
     pub(super) fn told(&self) -> Option<Has> {
-        let set = self.said.get(1 + 32 + 8..)?.first_chunk().copied()?;
-        Some(Has { digest: self.digest()?, set })
+        Some(Has { digest: self.digest()?, set: self.set()? })
+    }
+
+    /// What an agent calls what it has.
+    pub(super) fn set(&self) -> Option<[u8; 32]> {
+        self.renamed.or_else(|| self.said.get(1 + 32 + 8..)?.first_chunk().copied())
+    }
+
+    /// Takes over what an agent has called the same set, asked by another one.
+    pub(super) fn rename(&mut self, other: &Self) {
+        self.renamed = other.set();
     }
 
     /// The access under which everything about it is written down.

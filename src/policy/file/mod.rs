@@ -19,12 +19,13 @@ use ring::digest::{Context as Hash, SHA256};
 
 pub use diagnostic::{Place, PolicyError, Problem};
 
+use super::expected::Expectation;
 use super::model::{HostFile, Policy};
 use super::trust::{Admitted, Demand, TrustError};
 use crate::checked_file::{self, FileError, FileErrorKind, Use};
 use convert::Context;
 use diagnostic::{Findings, SourceText};
-use raw::{RawHost, RawPolicy};
+use raw::{RawExpectations, RawHost, RawPolicy};
 
 /// The default place of the host file; there it must belong to root.
 pub const HOST_FILE: &str = "/etc/vouchsafe/host.toml";
@@ -119,6 +120,31 @@ pub fn parse_host_text(text: &str, path: &Path) -> Result<HostFile, PolicyError>
     let raw = syntax::parse::<RawHost>(text, &mut findings).ok();
     let mut context = Context { findings: &mut findings, sources: &sources, options: &options };
     raw.and_then(|raw| convert::host_file(&raw, &mut context)).ok_or_else(|| findings.into_error(&sources))
+}
+
+/// Where the table of expected verdicts of a policy lies: `FILE.tests`, beside it.
+#[must_use]
+pub fn expectations_of(policy: &Path) -> PathBuf {
+    let mut path = policy.as_os_str().to_owned();
+    path.push(".tests");
+    path.into()
+}
+
+/// Reads the table of expected verdicts at `path`, for `policy`.
+///
+/// # Errors
+/// The file is absent, unsafe or too large, or anything in it is wrong, for this policy.
+pub fn load_expectations(path: &Path, policy: &Policy) -> Result<Vec<Expectation>, PolicyError> {
+    let bytes = checked_file::read(path, Use::Public, LARGEST)?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| FileError { path: path.to_owned(), kind: FileErrorKind::NotText })?;
+    let mut findings = Findings::default();
+    let sources = [SourceText { path: path.to_owned(), text }];
+    let [SourceText { text, .. }] = &sources;
+    let raw = syntax::parse::<RawExpectations>(text, &mut findings).ok();
+    let options = LoadOptions::default();
+    let mut context = Context { findings: &mut findings, sources: &sources, options: &options };
+    raw.and_then(|raw| convert::expectations(&raw, policy, &mut context)).ok_or_else(|| findings.into_error(&sources))
 }
 
 /// Whether the file at `path` is a base: one that others extend, and that speaks for no environment itself. A file that

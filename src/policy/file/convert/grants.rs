@@ -117,7 +117,7 @@ fn audience(to: &At<RawTo>, raw: &RawMatch, context: &mut Context<'_>) -> Match 
     Match { users, groups, commands, sha256 }
 }
 
-fn digest(at: &At<String>, context: &mut Context<'_>) -> Option<String> {
+pub(super) fn digest(at: &At<String>, context: &mut Context<'_>) -> Option<String> {
     let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     context.checked(at, "a SHA-256 digest is 64 hexadecimal digits", is_digest).map(|text| text.to_ascii_lowercase())
 }

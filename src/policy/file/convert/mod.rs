@@ -6,6 +6,7 @@
 mod bundles;
 mod child;
 mod evidence;
+mod expected;
 mod generate;
 mod grants;
 mod host;
@@ -22,6 +23,7 @@ use super::raw::{At, RawPolicy, Span};
 use crate::name::{EnvironmentName, ServiceName};
 use crate::policy::model::Policy;
 
+pub(super) use expected::expectations;
 pub(super) use host::host_file;
 
 /// What every check needs: where to note, what the texts are, who reads.

@@ -5,6 +5,7 @@
 //! which belong together. The comments of the fields become the descriptions of the JSON Schema.
 
 mod at;
+mod expected;
 mod host;
 mod rotation;
 mod secrets;
@@ -20,6 +21,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 pub(in crate::policy) use at::{At, Span};
+pub(in crate::policy) use expected::{RawExpectation, RawExpectations};
 pub(in crate::policy) use host::{RawHost, RawKey, RawTrust};
 pub(in crate::policy) use rotation::{RawApply, RawGenerate, RawRotate};
 pub(in crate::policy) use secrets::{RawBundle, RawSecret};
