@@ -124,8 +124,7 @@ impl FileSink {
         self.head.lock()?;
         let made = self.place(false).and_then(|place| {
             let key = Signer::of_log(&self.path)?.verifier();
-            let mut schedule = Schedule::of_log(&self.path);
-            Ok((schedule.make(place.chain, SystemTime::now())?, key))
+            Ok((Schedule::of_log(&self.path).sign(place.chain, SystemTime::now())?, key))
         });
         self.head.unlock();
         made
@@ -154,7 +153,7 @@ impl FileSink {
 
     fn append(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<Chain, AuditError> {
         let created = self.follow()?;
-        let Place { stored, chain, broken, end, kept } = self.place(created)?;
+        let Place { stored, head_is_damaged, chain, broken, end, kept } = self.place(created)?;
         let is_moved = end.chain.is_none() && chain.seq > 0;
         let traces = Traces { chain, last_is_sealed: end.is_sealed, is_moved };
         let sealing = take_up(&self.path, kept, traces, self.evidence.auditor.as_deref())?;
@@ -195,6 +194,9 @@ impl FileSink {
         if let (Some(file), Some(state)) = (state_file, state) {
             file.write(&state)?;
         }
+        if head_is_damaged {
+            self.head.shorten()?;
+        }
         let (log, bytes) = self.measure()?;
         self.head.write(&Head { chain, log, bytes })?;
         Ok(chain)
@@ -209,9 +211,7 @@ impl FileSink {
         if stored == Stored::Nothing && end.chain.is_none() && size > 0 {
             return Err(AuditError::NoRecord { path: self.path.clone(), bytes: size });
         }
-        if stored == Stored::Damaged {
-            self.head.shorten()?;
-        }
+        let head_is_damaged = stored == Stored::Damaged;
         let kept = StateFile::look(&self.path)?;
         let (stored, overruled) = overrule(stored, &kept);
         let is_new = created || head.is_none_or(|head| head.log != log || head.bytes == 0);
@@ -220,7 +220,7 @@ impl FileSink {
             Some(chain) => chain,
             None => Chain::begin(new_stream()?),
         };
-        Ok(Place { stored, chain, broken: broken.or(overruled), end, kept })
+        Ok(Place { stored, head_is_damaged, chain, broken: broken.or(overruled), end, kept })
     }
 
     fn begin_sealing(&mut self, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
@@ -306,6 +306,7 @@ const LOOK_BACK: u64 = 64 * 1024 * 8 * 8 * 8;
 /// Where the next record goes on from.
 struct Place {
     stored: Stored,
+    head_is_damaged: bool,
     chain: Chain,
     broken: Option<Break>,
     end: End,

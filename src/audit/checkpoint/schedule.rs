@@ -52,12 +52,20 @@ impl Schedule {
         self.make(chain, now).map(Some)
     }
 
-    /// The note, due or not. Only now is the key read, or made.
+    /// The note of now, for somebody who takes it himself: what is due is still due. Only now is the key read, or made.
     ///
     /// # Errors
-    /// Those of [`Signer::of_log`]; the note cannot be noted.
+    /// Those of [`Signer::of_log`].
+    pub(in crate::audit) fn sign(&self, chain: Chain, now: SystemTime) -> Result<String, AuditError> {
+        Ok(Checkpoint { chain, time: rfc3339(now) }.sign(&Signer::of_log(&self.log)?))
+    }
+
+    /// The same, noted as the last one that was made.
+    ///
+    /// # Errors
+    /// Those of [`Self::sign`]; it cannot be noted.
     pub(in crate::audit) fn make(&mut self, chain: Chain, now: SystemTime) -> Result<String, AuditError> {
-        let note = Checkpoint { chain, time: rfc3339(now) }.sign(&Signer::of_log(&self.log)?);
+        let note = self.sign(chain, now)?;
         let file = self.open()?;
         file.write_all_at(note.as_bytes(), 0)
             .and_then(|()| file.set_len(note.len() as u64))
