@@ -4,6 +4,7 @@
 //! namespaces in which the host's own `/etc`, `/run`, `/var/log`, `/opt` and `/usr/local/bin` are not seen.
 
 mod systemd;
+mod sysvinit;
 mod unit;
 
 use std::io::{BufRead, BufReader, Write};
