@@ -3,6 +3,7 @@
 //! file nor audit log, from the examples of `deploy/` **as they are**: they lie where they would lie, in mount and PID
 //! namespaces in which the host's own `/etc`, `/run`, `/var/log`, `/opt` and `/usr/local/bin` are not seen.
 
+mod php_fpm;
 mod runit;
 mod systemd;
 mod sysvinit;

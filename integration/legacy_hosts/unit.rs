@@ -8,10 +8,11 @@ use super::{Host, shipped};
 use crate::harness::{Scene, VOUCHSAFE};
 use crate::have;
 
-const UNITS: [&str; 3] = [
+const UNITS: [&str; 4] = [
     "systemd/vouchsafe-agent.service",
     "systemd/vouchsafe-agent.socket",
     "systemd/vouchsafe-run-agent-example.service",
+    "php-fpm/php-fpm-shop.service",
 ];
 
 /// A unit file.
@@ -102,7 +103,7 @@ fn the_agent_has_little_to_lose() {
     }
     let scene = Scene::new();
     let units = instances(&scene);
-    for (unit, most) in [(0, "20"), (2, "45")] {
+    for (unit, most) in [(0, "20"), (2, "45"), (3, "45")] {
         let threshold = format!("--threshold={most}");
         let words = ["security", "--offline=true", "--no-pager", &threshold];
         let output = analyze(&scene, &words, std::slice::from_ref(&units[unit]));
@@ -124,7 +125,7 @@ fn the_agent_has_little_to_lose() {
 /// What is refused, or cannot work, is not tried again; the status that says so is that of `docs/exit-status.md`.
 #[test]
 fn a_refusal_is_not_repeated() {
-    for name in [UNITS[2]] {
+    for name in [UNITS[2], UNITS[3]] {
         let unit = Unit::shipped(name);
         let statuses: Vec<&str> = unit.get("RestartPreventExitStatus").split(' ').collect();
         assert_eq!(statuses, ["2", "120", "126", "127"], "{name}");

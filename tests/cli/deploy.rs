@@ -89,7 +89,7 @@ fn every_command_line_of_the_examples_is_taken() {
     for name in ["Dockerfile", "api.yaml", "ecs.yaml", "buildspec.yml", "Procfile", "vouchsafe.pp", "platforms.md"] {
         assert!(with_commands.iter().any(|with| with == name), "no command line was found in {name}");
     }
-    for name in ["vouchsafe-run-example.service", "vouchsafe-agent.service", "check"] {
+    for name in ["vouchsafe-run-example.service", "vouchsafe-agent.service", "php-fpm-shop.service", "check"] {
         assert!(with_commands.iter().any(|with| with == name), "no command line was found in {name}");
     }
     assert!(with_commands.iter().filter(|name| *name == "run").count() >= 2, "no command line was found for runit");
