@@ -145,6 +145,10 @@ fn a_unit_whose_user_has_no_grant_does_not_start() {
         assert_eq!(refused.status.code(), Some(120), "{text}");
         assert!(text.contains("gives you nothing for `prod`, service `api`") && !text.contains("canary"), "{text}");
         host.was_last("access.denied", user, "api");
+        // What it says to do, root can do.
+        let hint = text.split_once("vouchsafe audit show ").unwrap().1.split("   #").next().unwrap();
+        let shown = host.ok(&["sh", "-c", &format!("/usr/local/bin/vouchsafe audit show {hint}")], "");
+        assert!(shown.contains("access.denied"), "{shown}");
     }
 }
 
