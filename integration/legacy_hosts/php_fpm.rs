@@ -12,6 +12,7 @@ echo "getenv: ", getenv("SHOP_DATABASE_URL") ?: "-", "\n";
 echo "server: ", $_SERVER["SHOP_DATABASE_URL"] ?? "-", "\n";
 echo "of another: ", getenv("DATABASE_URL") ?: "-", "\n";
 echo "key: ", @file_get_contents("/etc/vouchsafe/prod.key") === false ? "-" : "read", "\n";
+echo "phpinfo: ", function_exists("phpinfo") ? "there" : "-", "\n";
 echo "user: ", posix_getpwuid(posix_geteuid())["name"], "\n";
 "#;
 
@@ -68,7 +69,7 @@ fn php_gets_its_secrets_from_the_agent() {
     let mut runs = spawn(&host, &unit, &manager);
     host.was_last("access.released", "shop", "shop");
     let answer = request(&host);
-    let expected = "getenv: canary-of-shop\nserver: canary-of-shop\nof another: -\nkey: -\nuser: shop\n";
+    let expected = "getenv: canary-of-shop\nserver: canary-of-shop\nof another: -\nkey: -\nphpinfo: -\nuser: shop\n";
     assert!(answer.ends_with(expected), "{answer}");
     // Nobody else may ask PHP.
     let words = ["cgi-fcgi", "-bind", "-connect", "/run/php-shop/shop.sock"];
