@@ -138,7 +138,8 @@ impl Errand<'_> {
 
     pub(super) fn refused(&self, refusal: Refusal) -> Error {
         let log = self.host.sinks.iter().find_map(|sink| match sink {
-            Sink::File { path, .. } => Some(path.clone()),
+            // Whose number it has there, the kernel need not have told us: that of systemd, if the socket is its.
+            Sink::File { path, .. } => Some(path.replace("{uid}", "*")),
             Sink::Fd(_) | Sink::Stderr => None,
         });
         let socket = self.socket.to_owned();
