@@ -7,6 +7,7 @@ mod progress;
 mod report;
 mod show;
 mod sources;
+mod unaudited;
 mod who_has;
 
 use schemars::JsonSchema;
@@ -19,6 +20,7 @@ use crate::inject::ParentEnv;
 use crate::output;
 
 pub use report::PrincipalReport;
+pub use unaudited::{UNAUDITED, Unaudited};
 pub use who_has::Holding;
 
 /// What `vouchsafe audit verify --json` prints.
@@ -77,7 +79,8 @@ impl From<&Report> for Verification {
 ///
 /// # Errors
 /// A log cannot be read; `verify` found something; `who-has --stale` did; there is no policy to report on.
-pub fn audit(command: &cli::Audit, parent: &ParentEnv) -> Result<(), Error> {
+pub fn audit(options: &cli::AuditCommand, parent: &ParentEnv) -> Result<(), Error> {
+    let Some(command) = &options.command else { return unaudited::unaudited() };
     match command {
         cli::Audit::Report(options) => report::report(options, parent),
         cli::Audit::Show(options) => show::show(options),

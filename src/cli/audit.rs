@@ -11,6 +11,18 @@ use crate::name::{EnvironmentName, ServiceName};
 use crate::policy::pattern::Pattern;
 
 /// `vouchsafe audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct AuditCommand {
+    /// Print what leaves no record in a log, and why.
+    #[arg(long)]
+    pub unaudited: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Audit>,
+}
+
+/// `vouchsafe audit ...`.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
     /// Begin the seals of a log: whoever takes the host later cannot rewrite what is in it. Run it as the user that writes
