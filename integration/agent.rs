@@ -136,7 +136,7 @@ fn one_user_cannot_lock_the_others_out() {
 }
 
 /// A process of another user that opens connections, says a byte on each, and holds them until its input ends.
-fn half_open(scene: &Scene, uid: u32, count: u32) -> Child {
+pub fn half_open(scene: &Scene, uid: u32, count: u32) -> Child {
     let program = format!(
         "import resource,socket,sys\nresource.setrlimit(resource.RLIMIT_NOFILE,(4096,4096))\nheld=[]\n\
          for _ in range({count}):\n s=socket.socket(socket.AF_UNIX)\n s.connect({:?})\n held.append(s)\n \

@@ -1,6 +1,6 @@
 //! Real parts: stock age, openssl, strace, other uids, PID 1 of a namespace, disks that are full or lose power, an empty root
-//! folder, AWS as a strict double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, hosts with sysvinit, runit
-//! and php-fpm, the examples of `deploy/` by the tools of their platforms, the recipes with jq.
+//! folder, the agent and its faults, AWS as a strict double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, hosts
+//! with sysvinit, runit and php-fpm, the examples of `deploy/` by the tools of their platforms, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -21,6 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 
 mod age_interop;
 mod agent;
+mod agent_faults;
 #[path = "../tests/cli/agent_scene.rs"]
 mod agent_scene;
 mod audit_faults;

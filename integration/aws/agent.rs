@@ -8,7 +8,7 @@ use vouchsafe::agent::protocol::request::{Ask, Purpose, Request};
 use vouchsafe::agent::protocol::{HEADER, LARGEST_REPLY, body_length, decode_reply, encode_request};
 use vouchsafe::name::{EnvironmentName, ServiceName};
 
-use super::fake::fault::Fault;
+use super::fake::fault::{Action, Fault};
 use super::scene::{AwsScene, canary};
 use crate::agent_scene::{Agent, write_files};
 
@@ -181,5 +181,44 @@ fn a_denial_ends_a_subscription_and_an_outage_does_not() {
     let last = hear(&mut stream);
     assert!(last.starts_with("Refused(Failed") && !last.contains("canary"), "{last}");
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "and it is closed");
+    agent.end();
+}
+
+/// A store that is down for longer than the policy allows: the old value is served to the last of `max_stale` and not beyond,
+/// and when the store is back, so is the value.
+#[test]
+fn an_outage_is_bridged_for_as_long_as_the_policy_says_and_no_longer() {
+    let aws = cached(AwsScene::with(&["A"]).deadline("500ms"), "ttl = \"1s\"\nmax_stale = \"3s\"");
+    let agent = start(&aws);
+    let run = || agent.run(&["-s", "api", "--", "printenv", "A"]);
+    let before = Instant::now();
+    assert_eq!(run().expect_status(0).out(), canary("A") + "\n");
+    let fetched = Instant::now();
+    aws.fake.fault(Fault::on("GetParameters", Action::DropBefore));
+    let mut stale = 0;
+    let last = loop {
+        let asked = Instant::now();
+        let outcome = run();
+        match outcome.status.code() {
+            Some(0) => {
+                assert_eq!(outcome.out(), canary("A") + "\n");
+                assert!(asked.elapsed() + (asked - fetched) < Duration::from_secs(8), "it is served for ever");
+                let record = agent.audit().pop().unwrap();
+                stale += usize::from(record["secrets"][0].get("stale_seconds").is_some());
+            }
+            Some(122) => break asked,
+            other => panic!("{other:?}: {}", outcome.transcript()),
+        }
+        assert!(asked < fetched + Duration::from_secs(4), "asked after its time, and served");
+    };
+    // Four seconds, less what the first fetch and the last refusal took.
+    assert!(last + Duration::from_millis(1500) > before + Duration::from_secs(4), "{:?}", last - before);
+    assert!(stale > 0, "nothing was marked");
+    run().expect_status(122);
+    aws.fake.forget();
+    let back = Instant::now();
+    while run().status.code() != Some(0) {
+        assert!(back.elapsed() < Duration::from_secs(20), "it does not ask again");
+    }
     agent.end();
 }

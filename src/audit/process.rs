@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::OnceLock;
 
 /// A process, more exactly than by its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +31,11 @@ impl ProcessIdentity {
     /// Another process of our PID namespace: a peer, as the kernel has told its number.
     #[must_use]
     pub fn of(pid: u32) -> Self {
-        let start_ticks = if is_own_proc() { Stat::of(pid).ok().flatten().map(|stat| stat.start_ticks) } else { None };
-        Self { start_ticks, ..Self::here() }
+        // Of the place nothing changes while a process lives, and who asks for one peer asks for thousands.
+        static PLACE: OnceLock<(ProcessIdentity, bool)> = OnceLock::new();
+        let (here, is_own_proc) = PLACE.get_or_init(|| (Self::here(), is_own_proc()));
+        let start_ticks = if *is_own_proc { Stat::of(pid).ok().flatten().map(|stat| stat.start_ticks) } else { None };
+        Self { start_ticks, ..here.clone() }
     }
 
     /// Where processes that are seen from here are, without any one of them.

@@ -362,6 +362,9 @@ pub enum Parsed {
 /// The command line is wrong.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(run) = parse_run(&arguments) {
+        return Ok(Parsed::Command(Box::new(run)));
+    }
     let mut definition = Cli::command();
     let parsed =
         definition.try_get_matches_from_mut(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
@@ -374,6 +377,35 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
             _ => Err(UsageError::of(&error, &arguments)),
         },
     }
+}
+
+/// What a start of a program needs of [`Cli`], which takes longer to put together than all else that `run` does before it
+/// asks for secrets.
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe", disable_help_subcommand = true)]
+struct OnlyRun {
+    #[arg(long, global = true, value_enum, default_value_t = ErrorFormat::Text)]
+    error_format: ErrorFormat,
+    #[command(subcommand)]
+    command: RunCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunCommand {
+    Run(Run),
+}
+
+/// `vouchsafe run` where there is nothing wrong with it and no help is wanted; all else is for [`Cli`] to say.
+fn parse_run(arguments: &[OsString]) -> Option<Cli> {
+    if arguments.get(1).is_none_or(|verb| verb != "run") {
+        return None;
+    }
+    let mut definition = OnlyRun::command();
+    let parsed = definition.try_get_matches_from_mut(arguments);
+    let parsed = parsed.and_then(|mut matches| OnlyRun::from_arg_matches_mut(&mut matches));
+    std::mem::forget(definition);
+    let OnlyRun { error_format, command: RunCommand::Run(run) } = parsed.ok()?;
+    Some(Cli { error_format, command: Command::Run(run) })
 }
 
 /// The definition of the command line, for completions and the manual.
@@ -394,6 +426,41 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         definition().debug_assert();
+    }
+
+    #[test]
+    fn a_run_is_understood_the_same_without_the_other_commands() {
+        let lines = [
+            &["run", "--", "x"][..],
+            &["run", "-e", "prod", "-s", "api", "--only", "A,B", "--only=C", "--", "x", "--env", "y", "--"],
+            &["run", "--error-format", "json", "--policy=p.toml", "--supervise", "--", "run", "run"],
+            &["run", "--error-format=json", "--agent=/s", "--env=prod", "--", "x"],
+            &["run", "--agent", "--", "x"],
+            &["run", "--no-agent", "-eprod", "--", ""],
+        ];
+        for line in lines {
+            let line: Vec<OsString> = ["vouchsafe"].iter().chain(line).map(OsString::from).collect();
+            let lean = parse_run(&line).unwrap();
+            let full = Cli::try_parse_from(&line).unwrap();
+            assert_eq!(format!("{lean:?}"), format!("{full:?}"), "{line:?}");
+        }
+        for line in [
+            &["run"][..],
+            &["run", "--help"],
+            &["run", "-h"],
+            &["run", "-V"],
+            &["run", "x"],
+            &["run", "--nope", "--", "x"],
+        ] {
+            let line: Vec<OsString> = ["vouchsafe"].iter().chain(line).map(OsString::from).collect();
+            assert!(parse_run(&line).is_none() && Cli::try_parse_from(&line).is_err(), "{line:?}");
+        }
+        let (lean, full) = (OnlyRun::command(), definition());
+        let arguments = |command: &clap::Command| {
+            let run = command.find_subcommand("run").unwrap();
+            run.get_arguments().map(|argument| format!("{argument:?}")).collect::<Vec<_>>()
+        };
+        assert_eq!(arguments(&lean), arguments(&full));
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Cache {
         if let Some(found) = self.all_fresh(&key, order, arrival) {
             return Ok(found);
         }
-        let asked = self.asked(&key);
+        let asked = self.asked(policy, &key);
         // Where nothing may be kept there is nothing to share, so that nobody has to wait for the others.
         let _turn = if policy.policy.cache.ttl.is_zero() { None } else { Some(asked.turn.lock().await) };
         // Somebody may have fetched it meanwhile, or tried to.
@@ -194,7 +194,7 @@ impl Cache {
     /// Fetches again what is due of an order, unless that is under way. Answers what came of it, for the audit.
     pub async fn refresh(&self, policy: &Arc<Served>, order: &Order) -> Option<(Result<(), Failure>, Vec<String>)> {
         let key = (policy.number, order.store().clone());
-        let asked = self.asked(&key);
+        let asked = self.asked(policy, &key);
         if asked.is_refreshing.replace(true) {
             return None;
         }
@@ -221,7 +221,7 @@ impl Cache {
         age: Duration,
     ) -> Option<(Result<(), StoreFailure>, Vec<String>)> {
         let key = (policy.number, order.store().clone());
-        let asked = self.asked(&key);
+        let asked = self.asked(policy, &key);
         let _turn = asked.turn.lock().await;
         let now = Instant::now();
         let old: Vec<Wanted> = {
@@ -275,7 +275,12 @@ impl Cache {
         stores.iter().filter(|(_, asked)| is_down(asked)).map(|(key, _)| key.clone()).collect()
     }
 
-    fn asked(&self, key: &StoreKey) -> Rc<Asked> {
+    fn asked(&self, policy: &Served, key: &StoreKey) -> Rc<Asked> {
+        // Who began under a policy that was replaced meanwhile ends under it, and nobody after him: there would be nothing
+        // to forget it by.
+        if policy.is_retired() {
+            return Rc::default();
+        }
         Rc::clone(self.stores.borrow_mut().entry(key.clone()).or_default())
     }
 

@@ -307,6 +307,21 @@ fn what_is_forgotten_while_it_is_fetched_stays_forgotten() {
 }
 
 #[test]
+fn a_policy_that_was_replaced_leaves_nothing_behind() {
+    run(async {
+        let scene = scene("ttl = \"5m\"\nmax_stale = \"1h\"");
+        scene.served.retire();
+        // Somebody who had it in hand when it was replaced.
+        scene.will(Ok("old"));
+        assert_eq!(texts(&scene.get("A").await.unwrap()), ["old"]);
+        scene.will(Err(true));
+        assert!(scene.get("A").await.is_err());
+        assert!(scene.cache.down().is_empty(), "nobody asks for it any more");
+        assert_eq!((scene.cache.stores.borrow().len(), scene.cache.figures().values), (0, 0));
+    });
+}
+
+#[test]
 fn an_order_larger_than_the_cache_is_served_all_the_same() {
     run(async {
         let mut scene = scene("ttl = \"5m\"");

@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     cache_evicted: Gauge,
     policies: Gauge,
     policies_refused: Gauge,
+    policies_outdated: Gauge,
     stores_down: Gauge,
 }
 
@@ -42,6 +43,7 @@ pub(crate) struct Now {
     pub(crate) cache: Figures,
     pub(crate) policies: usize,
     pub(crate) policies_refused: usize,
+    pub(crate) policies_outdated: usize,
     pub(crate) stores_down: usize,
 }
 
@@ -66,6 +68,12 @@ impl Metrics {
             cache_evicted: named(all, "cache_evicted", "Entries that had to go for others", Gauge::default()),
             policies: named(all, "policies", "Policies that are served", Gauge::default()),
             policies_refused: named(all, "policies_refused", "Policies not accepted as they stand", Gauge::default()),
+            policies_outdated: named(
+                all,
+                "policies_outdated",
+                "Policies served although what stands in their place now is not accepted",
+                Gauge::default(),
+            ),
             stores_down: named(all, "stores_down", "Stores that were down when last asked", Gauge::default()),
             registry,
         }
@@ -132,6 +140,7 @@ impl Metrics {
         self.cache_evicted.set(i64::try_from(now.cache.evicted).unwrap_or(i64::MAX));
         set(&self.policies, now.policies);
         set(&self.policies_refused, now.policies_refused);
+        set(&self.policies_outdated, now.policies_outdated);
         set(&self.stores_down, now.stores_down);
         let mut text = String::new();
         // Writing to a String does not fail.

@@ -192,9 +192,14 @@ impl Agent {
                 "names": policy.secrets.keys().collect::<Vec<_>>(),
             })
         });
-        let refused = policies.refused().map(
-            |(path, failure)| json!({ "file": show(path), "class": failure.class.word(), "message": failure.message }),
-        );
+        let refused = policies.refused().map(|refused| {
+            json!({
+                "file": show(&refused.path),
+                "class": refused.failure.class.word(),
+                "message": refused.reason(),
+                "served": refused.kept.as_ref().map(|kept| &kept.policy.digest),
+            })
+        });
         let figures = self.cache.figures();
         json!({
             "schema": "vouchsafe.agent-status/1",
@@ -242,6 +247,7 @@ impl Tell for Agent {
             cache: self.cache.figures(),
             policies: policies.iter().count(),
             policies_refused: policies.refused().count(),
+            policies_outdated: policies.refused().filter(|refused| refused.kept.is_some()).count(),
             stores_down: self.cache.down().len(),
         })
     }

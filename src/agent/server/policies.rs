@@ -41,6 +41,11 @@ impl Served {
         Self { number, slot, policy, retired: AtomicBool::new(false) }
     }
 
+    /// Another has taken its place, or none.
+    pub(in crate::agent) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
     /// Whether another has taken its place.
     #[must_use]
     pub fn is_retired(&self) -> bool {
@@ -52,8 +57,32 @@ impl Served {
 #[derive(Debug, Default)]
 pub struct Policies {
     served: BTreeMap<Slot, Arc<Served>>,
-    /// Why some that are there are not, or not as they now stand.
-    refused: BTreeMap<PathBuf, Failure>,
+    /// Those that are there and are not, or not as they now stand.
+    refused: Vec<Refused>,
+}
+
+/// A file that is not accepted as it now stands.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The file.
+    pub path: PathBuf,
+    /// Why not.
+    pub failure: Failure,
+    /// What was accepted in its place before, and is served on: a typo, or a signature that is not there yet, must not stop
+    /// the starts of a host.
+    pub kept: Option<Arc<Served>>,
+}
+
+impl Refused {
+    /// What is not accepted, and what that means.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let message = &self.failure.message;
+        match &self.kept {
+            Some(kept) => format!("{message}; the policy {} of before is served on", kept.policy.digest),
+            None => format!("{message}; nothing is served in its place"),
+        }
+    }
 }
 
 /// What a reload has changed.
@@ -66,7 +95,7 @@ pub struct Changes {
     /// Gone without another in their place.
     pub gone: Vec<Slot>,
     /// Not accepted.
-    pub refused: Vec<(PathBuf, Failure)>,
+    pub refused: Vec<Refused>,
 }
 
 impl Policies {
@@ -84,8 +113,8 @@ impl Policies {
     }
 
     /// Those that are not accepted as they now stand.
-    pub fn refused(&self) -> impl Iterator<Item = (&Path, &Failure)> {
-        self.refused.iter().map(|(path, failure)| (path.as_path(), failure))
+    pub fn refused(&self) -> impl Iterator<Item = &Refused> {
+        self.refused.iter()
     }
 
     /// Reads the folder again. What is the same stays; what is not accepted leaves what was there.
@@ -96,7 +125,6 @@ impl Policies {
         let now = SystemTime::now();
         let files = files_of(folder, host, now).map_err(|error| unreadable(folder, &error))?;
         let mut changes = Changes::default();
-        let mut refused = BTreeMap::new();
         let mut served = BTreeMap::new();
         for (slot, path) in files {
             let before = self.served.remove(&slot);
@@ -113,9 +141,8 @@ impl Policies {
                     }
                 },
                 Err(failure) => {
+                    changes.refused.push(Refused { path, failure, kept: before.clone() });
                     served.extend(before.map(|before| (slot, before)));
-                    changes.refused.push((path.clone(), failure.clone()));
-                    refused.insert(path, failure);
                 }
             }
         }
@@ -123,8 +150,8 @@ impl Policies {
             changes.gone.push(slot);
             changes.retired.push(gone);
         }
-        changes.retired.iter().for_each(|retired| retired.retired.store(true, Ordering::Relaxed));
-        self.refused = refused;
+        changes.retired.iter().for_each(|retired| retired.retire());
+        self.refused.clone_from(&changes.refused);
         Ok(changes)
     }
 }
@@ -266,7 +293,7 @@ mod tests {
         let changes = policies.reload(&folder.0, &HostFile::default()).unwrap();
         assert_eq!(changes.loaded.len(), 3);
         assert_eq!(changes.refused.len(), 1);
-        assert!(changes.refused[0].1.message.ends_with("speaks for the environment `prod`, not for `test`"));
+        assert!(changes.refused[0].failure.message.ends_with("speaks for the environment `prod`, not for `test`"));
         assert_eq!(found(&policies, "prod", Some("api")), Some(of("prod", Some("api"))));
         assert_eq!(found(&policies, "prod", Some("other")), Some(of("prod", None)));
         assert_eq!(found(&policies, "prod", None), Some(of("prod", None)));
@@ -293,14 +320,19 @@ mod tests {
         let mut policies = Policies::default();
         let changes = policies.reload(&folder.0, &trusting(&["prod"])).unwrap();
         assert_eq!(changes.loaded.iter().map(|served| served.slot.clone()).collect::<Vec<_>>(), [of("dev", None)]);
-        let refused: Vec<&str> = changes.refused.iter().map(|(_, failure)| failure.message.as_str()).collect();
+        let refused: Vec<&str> = changes.refused.iter().map(|refused| refused.failure.message.as_str()).collect();
         assert_eq!(refused.len(), 2);
         assert!(refused.iter().all(|message| message.ends_with("is not signed, which this host demands for `prod`")));
         // An empty list demands everything: not even whether a file is a base is looked for in one that nobody signed.
         let changes = Policies::default().reload(&folder.0, &trusting(&[])).unwrap();
         assert!(changes.loaded.is_empty());
         assert_eq!(changes.refused.len(), 4);
-        assert!(changes.refused.iter().all(|(_, failure)| failure.message.contains("is not signed")));
+        assert!(
+            changes
+                .refused
+                .iter()
+                .all(|refused| refused.failure.message.contains("is not signed") && refused.kept.is_none())
+        );
     }
 
     #[test]
@@ -322,7 +354,11 @@ mod tests {
         assert_eq!(numbers(&changes.retired), ["a", "c"]);
         assert_eq!(changes.gone, [of("c", None)]);
         assert_eq!(changes.refused.len(), 1);
-        assert_eq!(policies.refused().count(), 1);
+        let refused: Vec<_> = policies.refused().collect();
+        assert_eq!(refused.len(), 1);
+        let kept = refused[0].kept.as_ref().unwrap();
+        assert_eq!(kept.slot, of("b", None));
+        assert!(refused[0].reason().ends_with(&format!("; the policy {} of before is served on", kept.policy.digest)));
         let old = |name: &str| first.loaded.iter().find(|served| served.slot == of(name, None)).unwrap();
         assert!(old("a").is_retired() && old("c").is_retired() && !old("b").is_retired());
         assert_eq!(found(&policies, "b", None), Some(of("b", None)));

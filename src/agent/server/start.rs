@@ -111,7 +111,7 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
     let mut policies = Policies::default();
     let changes = policies.reload(&folder, &host)?;
     if policies.iter().next().is_none() {
-        let first = changes.refused.first().map(|(_, failure)| failure.clone());
+        let first = changes.refused.first().map(|refused| refused.failure.clone());
         return Err(NoPolicy { folder, first }.into());
     }
     if host.sinks.is_empty() {
@@ -271,9 +271,15 @@ async fn note_changes(agent: &Agent, changes: &Changes) -> Result<(), AuditError
         let reason = format!("the policy of `{environment}`{service} is gone and is not served any more");
         agent.note(Event::PolicyRefused, Outcome::Succeeded, reason, None).await?;
     }
-    for (path, failure) in &changes.refused {
-        log(Level::Error, "policy.refused", json!({ "file": show(path), "message": failure.message }));
-        agent.note(Event::PolicyRefused, Outcome::Failed, failure.message.clone(), None).await?;
+    for refused in &changes.refused {
+        let kept = refused.kept.as_deref();
+        let more = json!({
+            "file": show(&refused.path),
+            "message": refused.reason(),
+            "served": kept.map(|kept| &kept.policy.digest),
+        });
+        log(Level::Error, "policy.refused", more);
+        agent.note(Event::PolicyRefused, Outcome::Failed, refused.reason(), kept).await?;
     }
     Ok(())
 }
