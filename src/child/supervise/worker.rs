@@ -8,6 +8,9 @@
 //! To see whether a secret changed, another worker does the same beside the running child, and tells a digest of what it
 //! got, keyed by a random key of the supervisor: equal sets have equal digests, and a digest says nothing without the key.
 //! What it has fetched stays in it; if the child is to be started again, it is this worker that becomes it.
+//!
+//! Only where the policy says `on_crash = "previous"` does the worker that becomes the child hand over what it fetched, and it
+//! waits until the supervisor has locked memory for it ([`super::before`]).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
