@@ -38,6 +38,7 @@ mod reading;
 mod regressions;
 mod rekey;
 mod restart;
+mod restart_back;
 mod rotate;
 mod rotate_units;
 mod signals;

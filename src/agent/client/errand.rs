@@ -179,7 +179,7 @@ fn prepare(
     let limits = Limits { stack: rustix::process::getrlimit(rustix::process::Resource::Stack).current };
     let environment = inject(parent, &rules, &own, &resolved, command.argv(), limits)?;
     let told = Told::of_agent(granted.access, granted.set);
-    let next = worker.map(|worker| worker.has_fetched(injected(&resolved, &environment), told));
+    let next = worker.map(|worker| worker.has_fetched(injected(&resolved, &environment), told)).transpose()?;
     Ok(Ready { environment, proof: ReleasedByAgent(()), pin, next })
 }
 

@@ -153,6 +153,7 @@ fn policy() -> Policy {
             mode: RunMode::Exec,
             deadline: Duration::from_secs(20),
             on_change: OnChange::Ignore,
+            on_crash: OnCrash::Again,
             watch: None,
             grace: Duration::from_secs(10),
         },

@@ -309,6 +309,8 @@ pub struct RunRules {
     pub deadline: Duration,
     /// Supervising: what a changed secret does.
     pub on_change: OnChange,
+    /// Supervising: what a child that dies of a change is started with.
+    pub on_crash: OnCrash,
     /// Supervising: between TERM and KILL of a child that is restarted.
     pub grace: Duration,
     /// Supervising: how often to look whether a secret changed; `None`: never.
@@ -342,6 +344,15 @@ pub enum OnChange {
     Ignore,
     /// It is stopped and started with the new value.
     Restart,
+}
+
+/// What a supervised child that dies of a change is started with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// What the store has then.
+    Again,
+    /// What the child before it had; the supervisor keeps that.
+    Previous,
 }
 
 /// `[cache]`, for the agent.

@@ -26,7 +26,7 @@ pub(in crate::policy) use host::{RawHost, RawKey, RawTrust};
 pub(in crate::policy) use rotation::{RawApply, RawGenerate, RawRotate};
 pub(in crate::policy) use secrets::{RawBundle, RawSecret};
 pub(in crate::policy) use stores::RawStore;
-use words::{AgentWord, AwsRoleWord, CollisionWord, ModeWord, OnChangeWord};
+use words::{AgentWord, AwsRoleWord, CollisionWord, ModeWord, OnChangeWord, OnCrashWord};
 pub(in crate::policy) use words::{ApplyType, Format, GenerateType, NameWord, PendingWord, SinkType, StoreType};
 
 /// What one service gets in one environment. Holds no secret.
@@ -161,6 +161,8 @@ pub(in crate::policy) struct RawRun {
     pub(in crate::policy) deadline: Option<At<String>>,
     /// Supervising: what a changed secret does. Default: restart.
     pub(in crate::policy) on_change: Option<At<OnChangeWord>>,
+    /// Supervising: what a child that fails within 10 s of a change is started with. Default: again.
+    pub(in crate::policy) on_crash: Option<At<OnCrashWord>>,
     /// Supervising: between TERM and KILL of a child that is restarted. Default: 10s.
     pub(in crate::policy) grace: Option<At<String>>,
     /// Supervising: how often to look whether a secret changed, at least 100ms. Default: never.

@@ -17,7 +17,7 @@ use crate::error::Cause;
 use crate::error::Class;
 use crate::name::{EnvironmentName, StoreName, VariableName};
 use crate::policy::model::{
-    Anchor, Audience, Evidence, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store,
+    Anchor, Audience, Evidence, IdentitySource, Inherit, OnCrash, Principal, Sink, Source, Stage, Store,
 };
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
@@ -396,4 +396,23 @@ proptest! {
             prop_assert!(is_safe);
         }
     }
+}
+
+/// To go back takes a change to go back from, and values that are ours to keep.
+#[test]
+fn to_go_back_is_only_for_a_supervisor_that_looks_by_itself() {
+    let head = "version = 1\nenvironment = \"prod\"\n[run]\non_crash = \"previous\"\n";
+    let run = |rest: &str| parse_text(&format!("{head}{rest}"), Path::new("p.toml"), &LoadOptions::default());
+    assert_eq!(run("watch = \"5m\"\nagent = \"forbid\"\n").unwrap().run.on_crash, OnCrash::Previous);
+    for (rest, wrong) in [
+        ("agent = \"forbid\"\n", "nobody looks for changes"),
+        ("agent = \"forbid\"\nwatch = \"5m\"\non_change = \"ignore\"\n", "with `on_change = \"ignore\"`"),
+        ("watch = \"5m\"\n", "what the agent gives is not kept"),
+        ("watch = \"5m\"\nagent = \"require\"\n", "what the agent gives is not kept"),
+    ] {
+        let error = run(rest).unwrap_err().to_string();
+        assert!(error.contains(wrong) && error.contains("p.toml:4:"), "{rest}: {error}");
+    }
+    let again = parse_text(&head.replace("previous", "again"), Path::new("p.toml"), &LoadOptions::default()).unwrap();
+    assert_eq!(again.run.on_crash, OnCrash::Again);
 }
