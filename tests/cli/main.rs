@@ -38,6 +38,7 @@ mod regressions;
 mod rekey;
 mod restart;
 mod rotate;
+mod rotate_ends;
 mod rotate_units;
 mod signals;
 mod supervise;

@@ -47,7 +47,7 @@ pub struct PostgresTarget<'a> {
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl<'a> PostgresTarget<'a> {
-    /// `admin` is the administrator's connection URL. All steps together have until `deadline`.
+    /// `admin` is the administrator's connection URL. Until [`Target::set_deadline`] says another time, steps have until `deadline`.
     ///
     /// # Errors
     /// The administrator's URL is none, or its connection would not be safe.
@@ -256,6 +256,10 @@ impl Target for PostgresTarget<'_> {
             return Ok(());
         }
         self.run(async |target| target.retire_now(&previous).await)
+    }
+
+    fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
     }
 
     fn remarks(&mut self) -> Vec<String> {
