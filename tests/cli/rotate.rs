@@ -127,6 +127,8 @@ fn what_was_begun_is_finished_by_resume_and_by_its_name() {
         let consumer = value(&scene, "A");
         let refused = scene.verb_reading(&["set", "A"], b"x").expect_status(122);
         assert!(refused.err().contains("vouchsafe rotate --resume"), "{}", refused.transcript());
+        let refused = scene.verb(&["remove", "A"]).expect_status(122);
+        assert!(refused.err().contains("is pending"), "{}", refused.transcript());
         let outcome = rotate(&scene, finish, 0);
         let next = before + 1;
         assert_eq!(outcome.out(), format!("A: goes on with version {next}, version {next} is current\n"));
