@@ -1,11 +1,12 @@
-//! How a `rotate` of several secrets ends: by a signal, at a store that does not answer, at one that is met by two names.
+//! How a `rotate` of several secrets ends: by a signal, at a store that does not answer, at one that is met by two names; and
+//! when what was exposed counts as replaced.
 
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Outcome, Scene, wait};
-use crate::rekey::store;
+use crate::rekey::{Team, store};
 use crate::rotate::{rotate, set, stages};
 
 /// `P` and `Q` lie in a Parameter Store that takes connections and says nothing.
@@ -79,4 +80,27 @@ fn two_stores_of_one_file_do_not_keep_each_other_waiting() {
     rotate(&scene, &["--all"], 0);
     assert_eq!(["A", "B", "C"].map(|name| stages(&scene, name)), ["2 current, 1 previous"; 3]);
     assert!(!scene.path(".sealed.age.rotating").exists());
+}
+
+/// ROT-13: as long as the target accepts what was exposed, it is not replaced.
+#[test]
+fn what_a_target_may_accept_still_counts_as_exposed() {
+    let team = Team::with("[secrets]\nB = {}\n[secrets.A.rotate]\n");
+    let hook = team.scene.write_mode("hook", b"#!/bin/sh\n", 0o755);
+    let apply = format!("apply = {{ type = \"command\", program = \"{}\" }}", hook.display());
+    let team = Team { scene: team.scene.and(&apply), ..team }.named(false);
+    team.compromised(&[]).expect_status(10);
+    team.set("B", "another");
+    rotate(&team.scene, &["A"], 0);
+    assert_eq!(stages(&team.scene, "A"), "3 current, 2 previous");
+    let outcome = team.compromised(&[]).expect_status(10);
+    assert!(!outcome.out().contains("All of it is replaced"), "{}", outcome.transcript());
+    let told = "vouchsafe rotate --only-step retire A --policy ";
+    assert!(outcome.out().contains(told), "{}", outcome.transcript());
+    let check = team.scene.verb(&["check"]).expect_status(10);
+    assert!(check.out().contains(told) && !check.out().contains("`B` (files:B) is"), "{}", check.transcript());
+    rotate(&team.scene, &["--only-step", "retire", "A"], 0);
+    let outcome = team.compromised(&[]).expect_status(0);
+    assert!(outcome.out().contains("All of it is replaced"), "{}", outcome.transcript());
+    team.scene.verb(&["check"]).expect_status(0);
 }
