@@ -142,7 +142,12 @@ impl Rotating<'_> {
             }
             Step::Probe(at) => {
                 let value = self.seen(at, values)?;
-                Ok(Answer::Works(self.target().verify(&value).is_ok()))
+                match self.target().verify(&value) {
+                    Ok(()) => Ok(Answer::Works(true)),
+                    // A version that is going to be lost has to be known not to be the one that is left.
+                    Err(error) if at.stage == Stage::Pending && !error.is_refusal => Err(or(error, ASK_AGAIN).into()),
+                    Err(_) => Ok(Answer::Works(false)),
+                }
             }
             Step::Promote(number) => {
                 Ok(Answer::Number(self.store.promote(self.item, number, &author, (self.deadline)())?))
@@ -252,8 +257,8 @@ const STORE: &str = "store the one that works with `vouchsafe set NAME`";
 const GO_BACK: &str =
     "store the one that works with `vouchsafe set NAME`, or go back with `vouchsafe rotate --rollback NAME`";
 const GIVE_UP: &str = "`vouchsafe rotate --rollback NAME` gives the pending version up";
-const ABANDON: &str =
-    "where nothing works, `vouchsafe rotate --abandon NAME` gives the pending version up without the target";
+const ASK_AGAIN: &str = "nothing is given up before the target has refused it: again, once it answers";
+const ABANDON: &str = "where the target refuses both versions, `vouchsafe rotate --abandon NAME` gives the pending version up without the target";
 
 /// The same with one more way out.
 fn or(error: TargetError, way_out: &str) -> TargetError {

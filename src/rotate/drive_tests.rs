@@ -327,7 +327,8 @@ impl Target for Model<'_> {
         let (user, password) = split(value);
         let world = self.0.world.borrow();
         let works = world.accepted.get(&user) == Some(&password) && world.unproven != Some(user);
-        if works { Ok(()) } else { Err(refusal("it does not work")) }
+        let is_refusal = world.accepted.get(&split(value).0) != Some(&password);
+        if works { Ok(()) } else { Err(TargetError { is_refusal, ..refusal("it does not work") }) }
     }
 
     fn retire(&mut self, previous: &Secret, current: &Secret) -> Result<(), TargetError> {
@@ -606,6 +607,12 @@ fn what_works_is_not_abandoned() {
         run(&world, 1, Intent::Only(StepName::Apply), RULES[0]).unwrap();
         let error = run(&world, 1, Intent::Abandon, RULES[0]).unwrap_err();
         assert_eq!((error.class(), number(&world, Stage::Pending)), (Class::Usage, Some(2)));
+        // Nor what nobody can tell of: with one user it may be all that is left.
+        let (user, _) = split(&world.borrow().at(Stage::Pending).unwrap().value);
+        world.borrow_mut().unproven = Some(user);
+        let error = run(&world, 1, Intent::Abandon, RULES[0]).unwrap_err();
+        assert_eq!((error.class(), number(&world, Stage::Pending)), (Class::Target, Some(2)));
+        world.borrow_mut().unproven = None;
         run(&world, 1, Intent::Finish, RULES[0]).unwrap();
     }
 }

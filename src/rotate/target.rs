@@ -80,6 +80,8 @@ pub struct TargetError {
     pub is_unsettled: bool,
     /// Somebody else rotates it at this moment.
     pub is_busy: bool,
+    /// The target was asked, and said no to the credential itself: no lost connection, no check that failed.
+    pub is_refusal: bool,
 }
 
 impl TargetError {

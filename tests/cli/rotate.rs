@@ -378,6 +378,13 @@ fn where_nothing_works_the_hints_lead_out() {
     }
     let refused = scene.verb_reading(&["set", "A"], b"right").expect_status(122);
     assert!(refused.err().contains("--rollback"), "{}", refused.transcript());
+    // What did not answer has not refused it.
+    let hook = std::fs::read(scene.path("hook")).unwrap();
+    scene.write_mode("hook", b"#!/bin/sh\nexit 75\n", 0o755);
+    let unknown = rotate(&scene, &["--abandon", "A"], 122);
+    assert!(unknown.err().contains("nothing is given up before the target has refused it"), "{}", unknown.transcript());
+    assert_eq!(stages(&scene, "A"), "2 pending, 1 current");
+    scene.write_mode("hook", &hook, 0o755);
     let outcome = rotate(&scene, &["--abandon", "A"], 0);
     let told = "A: version 2 does not work, version 2 abandoned: the target was not told, and may accept it\n";
     assert_eq!(outcome.out(), told);

@@ -147,8 +147,10 @@ impl<'a> PostgresTarget<'a> {
     async fn verify_now(&mut self, value: &Known<'_>) -> Result<(), TargetError> {
         let role = escape(&value.role);
         let login = self.server.log_in_with(&value.role, &value.credential).await;
-        let mut session =
-            login.map_err(|failure| TargetError::new(format!("the login as `{role}` failed: {failure}")))?;
+        let mut session = login.map_err(|failure| TargetError {
+            is_refusal: matches!(failure.login(), Login::Refused),
+            ..TargetError::new(format!("the login as `{role}` failed: {failure}"))
+        })?;
         if let Some(check) = &self.policy().check {
             let checked = session.check(check).await;
             checked.map_err(|failure| {
