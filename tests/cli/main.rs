@@ -40,6 +40,7 @@ mod rekey;
 mod restart;
 mod restart_back;
 mod rotate;
+mod rotate_ends;
 mod rotate_units;
 mod signals;
 mod supervise;

@@ -47,7 +47,7 @@ pub struct PostgresTarget<'a> {
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl<'a> PostgresTarget<'a> {
-    /// `admin` is the administrator's connection URL. All steps together have until `deadline`.
+    /// `admin` is the administrator's connection URL. Until [`Target::set_deadline`] says another time, steps have until `deadline`.
     ///
     /// # Errors
     /// The administrator's URL is none, or its connection would not be safe.
@@ -147,8 +147,10 @@ impl<'a> PostgresTarget<'a> {
     async fn verify_now(&mut self, value: &Known<'_>) -> Result<(), TargetError> {
         let role = escape(&value.role);
         let login = self.server.log_in_with(&value.role, &value.credential).await;
-        let mut session =
-            login.map_err(|failure| TargetError::new(format!("the login as `{role}` failed: {failure}")))?;
+        let mut session = login.map_err(|failure| TargetError {
+            is_refusal: matches!(failure.login(), Login::Refused),
+            ..TargetError::new(format!("the login as `{role}` failed: {failure}"))
+        })?;
         if let Some(check) = &self.policy().check {
             let checked = session.check(check).await;
             checked.map_err(|failure| {
@@ -256,6 +258,10 @@ impl Target for PostgresTarget<'_> {
             return Ok(());
         }
         self.run(async |target| target.retire_now(&previous).await)
+    }
+
+    fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
     }
 
     fn remarks(&mut self) -> Vec<String> {
