@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::connect::{Session, Way, Who, log_in};
+use super::cover;
 use super::error::{Failure, Login};
 use super::place::Place;
 use super::roles::{self, Role};
@@ -126,7 +127,7 @@ impl<'a> Server<'a> {
         let target = of(role).ok_or_else(|| missing_role(role, &self.policy.roles))?;
         refuse_without_login(target)?;
         let Some(current) = current.and_then(of).filter(|current| current.oid != target.oid) else { return Ok(()) };
-        match roles::lacks(&held.session, current, target).await {
+        match cover::lacks(&held.session, current, target).await {
             Ok(None) => Ok(()),
             Ok(Some(lack)) => Err(lack),
             Err(failure) => Err(self.of_admin(&failure)),
