@@ -1,5 +1,9 @@
 //! What is refused before anything is altered; and hints that mend it, run as they are printed.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
 use super::{Postgres, Setup, alternating, logs_in, pair, refused, rotate, secret, single, target};
 use vouchsafe::rotate::target::{Target, TargetError};
 
@@ -55,7 +59,7 @@ fn a_credential_that_the_store_could_have_been_made_to_hold_is_not_rotated() {
 /// Where any password, or none, logs in, a login is no proof; and a server that asks for the password itself gets none.
 #[test]
 fn a_server_that_asks_for_no_proof_is_refused() {
-    for (method, word) in [("trust", "without a password"), ("password", "wants the password itself")] {
+    for (method, word) in [("trust", "without a password"), ("password", "wants the password")] {
         let hba = format!("host all app 127.0.0.1/32 {method}");
         let Some(server) = Postgres::with(Setup { hba: &hba, ..Setup::default() }) else { return };
         server.role("app", "canary-old");
@@ -66,6 +70,66 @@ fn a_server_that_asks_for_no_proof_is_refused() {
         refused(target.verify(&secret("canary-old")), &[word]);
         assert_eq!(server.verifier("app"), before);
     }
+}
+
+/// A server for one connection, as anybody may be while the real one is down: it asks for the password, or for MD5 of it, and
+/// gives what it gets.
+fn impostor(mut client: impl Read + Write, code: u32) -> Vec<u8> {
+    let mut length = [0; 4];
+    client.read_exact(&mut length).unwrap();
+    let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+    client.read_exact(&mut startup).unwrap();
+    let salt: &[u8] = if code == 5 { b"salt" } else { b"" };
+    let length = 8 + u32::try_from(salt.len()).unwrap();
+    let request = [b"R", length.to_be_bytes().as_slice(), &code.to_be_bytes(), salt].concat();
+    client.write_all(&request).unwrap();
+    let mut told = Vec::new();
+    // Whoever leaves without having read it all resets the connection.
+    client.read_to_end(&mut told).unwrap_or_default();
+    told
+}
+
+#[test]
+fn who_only_listens_where_the_server_did_gets_no_password() {
+    let folder = super::folder("impostor");
+    let policy = single();
+    for code in [3, 5] {
+        for is_admin in [true, false] {
+            for is_socket in [true, false] {
+                let (place, listens) = if is_socket {
+                    let path = folder.join(".s.PGSQL.5432");
+                    std::fs::remove_file(&path).unwrap_or_default();
+                    let listener = UnixListener::bind(&path).unwrap();
+                    let place = folder.display().to_string().replace('/', "%2F");
+                    (place, std::thread::spawn(move || impostor(listener.accept().unwrap().0, code)))
+                } else {
+                    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                    let place = listener.local_addr().unwrap().to_string();
+                    (place, std::thread::spawn(move || impostor(listener.accept().unwrap().0, code)))
+                };
+                let mut target = target(&policy, &format!("postgres://root:canary-admin@{place}/app"));
+                let words = ["wants the password", "nothing proves which server it is"];
+                if is_admin {
+                    refused(target.apply(None, &secret("canary-new")), &words);
+                } else {
+                    refused(target.verify(&secret("canary-new")), &words);
+                }
+                let told = listens.join().unwrap();
+                assert!(told.is_empty(), "{code} {is_admin} {is_socket}: {}", String::from_utf8_lossy(&told));
+            }
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// An administrator whom the server lets in without a password gives none away.
+#[test]
+fn an_administrator_may_be_trusted() {
+    let hba = "host all \"ad min\" 127.0.0.1/32 trust";
+    let Some(server) = Postgres::with(Setup { hba, ..Setup::default() }) else { return };
+    let current = pair(&server);
+    let renewed = rotate(&mut target(&alternating(), &server.admin_url()), &current, "canary-new").unwrap();
+    assert!(logs_in(&super::text(&renewed)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use super::error::Failure;
 use super::place::{Host, Place};
 use super::tls::{Security, Tls};
-use super::witness::Watched;
+use super::witness::{Allowed, Watched};
 use crate::store::aws::resolver::Names;
 
 /// For a socket, the handshake and the login together.
@@ -95,9 +95,11 @@ pub async fn log_in(way: &Way, who: &Who<'_>) -> Result<Session, Failure> {
 /// A session, and whether its server only reads.
 async fn log_in_at(way: &Way, place: &Place, security: Security, who: &Who<'_>) -> Result<(Session, bool), Failure> {
     let is_tls = security == Security::Verified;
-    let socket = Watched::new(connect(place, &way.names).await?, who.is_proof && !is_tls);
+    let allowed = Allowed { is_proof: who.is_proof, is_verified: is_tls };
+    let socket = connect(place, &way.names).await?;
+    let socket = if is_tls { Watched::unseen(socket) } else { Watched::new(socket, allowed) };
     let name = is_tls.then(|| server_name(&place.host)).transpose()?;
-    let tls = Tls { config: Arc::clone(&way.tls), name, is_proof: who.is_proof };
+    let tls = Tls { config: Arc::clone(&way.tls), name, allowed };
     let mut config = Config::new();
     config.user(who.role).dbname(who.dbname).application_name(APPLICATION);
     config.ssl_mode(if is_tls { SslMode::Require } else { SslMode::Disable });
