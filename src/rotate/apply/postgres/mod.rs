@@ -131,7 +131,7 @@ impl<'a> PostgresTarget<'a> {
     }
 
     /// The current credential proves itself.
-    async fn prove(&self, current: &Known<'_>) -> Result<(), TargetError> {
+    async fn prove(&mut self, current: &Known<'_>) -> Result<(), TargetError> {
         let session = self.server.log_in_with(&current.role, &current.credential).await.map_err(|failure| {
             let role = escape(&current.role);
             let error = TargetError::new(format!(
