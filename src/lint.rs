@@ -93,9 +93,16 @@ fn oddities(policy: &Policy) -> Vec<String> {
         }
         if let (Some(every), Some(retire_after)) = (rotation.every, rotation.retire_after)
             && retire_after > every
+            && !rotation.is_retired_later
         {
             notes
                 .push(format!("the next rotation of `{name}` comes before `rotate.retire_after` is over, and ends it"));
+        }
+        if rotation.is_retired_later {
+            notes.push(format!(
+                "an agent may serve the previous value of `{name}` for `cache.ttl` and `cache.max_stale`: it is retired no \
+                 sooner, whatever `rotate.retire_after` says; `[run] agent = \"forbid\"` if there is none"
+            ));
         }
     }
     notes

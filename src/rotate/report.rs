@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::drive::Journal;
 use super::step::{Answer, At, Intent, Step};
 use super::stuck::{Interrupted, Unrecorded};
+use crate::agent::ask;
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::{Class, Error};
 use crate::name::{escape, show};
@@ -56,6 +57,8 @@ pub(super) struct Scribe<'a, 'e> {
     pub(super) signal: Option<i32>,
     /// Whether its line has begun.
     pub(super) has_said: bool,
+    /// Why the agent of this host may still serve what was current.
+    stale: Option<String>,
 }
 
 impl<'a, 'e> Scribe<'a, 'e> {
@@ -77,6 +80,7 @@ impl<'a, 'e> Scribe<'a, 'e> {
             is_recorded: false,
             signal: None,
             has_said: false,
+            stale: None,
         }
     }
 
@@ -101,6 +105,9 @@ impl<'a, 'e> Scribe<'a, 'e> {
         }
         if self.has_said && !self.json {
             print("\n");
+        }
+        if let Some(stale) = self.stale.take() {
+            output::complain(&format!("vouchsafe: warning: {stale}\n")).unwrap_or_default();
         }
     }
 
@@ -215,6 +222,9 @@ impl Journal for Scribe<'_, '_> {
         let outcome = if answer == Answer::Works(false) { Outcome::Failed } else { Outcome::Succeeded };
         self.auditor.note_request_ids(self.setting.aws.take_request_ids());
         let written = self.auditor.record(event_of(step), outcome, remark_on(step), &[self.note_at(at)]);
+        if matches!(step, Step::Promote(_) | Step::RollBack(_)) {
+            self.stale = ask::forget(self.setting);
+        }
         self.say(&words_for(step, answer, at));
         let public = self.public.borrow_mut().take();
         if self.json {

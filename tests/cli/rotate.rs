@@ -327,10 +327,28 @@ fn a_target_accepts_and_proves_before_anybody_gets_the_value() {
     let outcome = rotate(&scene, &["A"], 0);
     let told = "A: version 1 retired, version 3 created, applied, verified, version 3 is current\n";
     assert_eq!((outcome.out(), accepted(&scene)), (told, 2));
-    let at_once = hooked("retire_after = \"0s\"");
+    let at_once = hooked("retire_after = \"0s\"").and("[run]\nagent = \"forbid\"");
     let outcome = rotate(&at_once, &["A"], 0);
     assert!(outcome.out().ends_with("version 2 is current, version 1 retired\n"), "{}", outcome.transcript());
     assert_eq!((accepted(&at_once), stages(&at_once, "A")), (1, "2 current".into()));
+}
+
+/// Whoever starts through an agent gets the previous value until its cache is over: until then it has to work.
+#[test]
+fn nothing_is_retired_while_an_agent_may_serve_it() {
+    let scene = hooked("retire_after = \"0s\"").and("[cache]\nttl = \"1s\"\nmax_stale = \"1s\"");
+    let start = SystemTime::now();
+    let outcome = rotate(&scene, &["A"], 0);
+    assert!(outcome.out().ends_with("version 2 is current\n"), "{}", outcome.transcript());
+    let retired = loop {
+        let outcome = rotate(&scene, &["--resume"], 0);
+        if outcome.out() != "nothing to do\n" {
+            break outcome;
+        }
+        assert!(start.elapsed().unwrap() < Duration::from_secs(30), "it is never retired");
+    };
+    assert!(start.elapsed().unwrap() >= Duration::from_secs(2), "too early");
+    assert_eq!((retired.out(), accepted(&scene)), ("A: version 1 retired\n", 1));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! - [`value`]: what a value is, and the same with another password; [`url`], [`json`], [`place`]: its parts;
 //! - [`connect`]: a session; [`tls`], [`witness`]: whether it is with the right server, and proves anything;
-//! - [`server`]: what is held and done there, in the statements of [`roles`]; [`error`]: what went wrong.
+//! - [`server`]: what is held and done there, in the statements of [`roles`]; [`cover`]: whether one role may do what the other
+//!   may; [`error`]: what went wrong.
 //!
 //! What must stay true:
 //! - Nothing is altered before the current credential has proven itself at the administrator's own server, as one of the
@@ -12,6 +13,7 @@
 //! - No password is in a statement. An answer that was lost is looked for before anything is said or done again.
 
 pub mod connect;
+pub mod cover;
 pub mod error;
 pub mod json;
 pub mod place;
@@ -129,7 +131,7 @@ impl<'a> PostgresTarget<'a> {
     }
 
     /// The current credential proves itself.
-    async fn prove(&self, current: &Known<'_>) -> Result<(), TargetError> {
+    async fn prove(&mut self, current: &Known<'_>) -> Result<(), TargetError> {
         let session = self.server.log_in_with(&current.role, &current.credential).await.map_err(|failure| {
             let role = escape(&current.role);
             let error = TargetError::new(format!(
