@@ -12,7 +12,7 @@ use crate::name::show;
 use crate::policy::diff::diff as policy_diff;
 use crate::policy::file::{self, PolicyError};
 use crate::policy::model::Policy;
-use crate::policy::schema::schema;
+use crate::policy::schema::COMMITTED;
 use crate::setting::load_options;
 use crate::{cli, output, sign, verdicts};
 
@@ -27,10 +27,7 @@ pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
         cli::Policy::Test { files, json } => verdicts::test(files, *json, parent),
         cli::Policy::Sign { file, key } => sign::sign(file, key, parent),
         cli::Policy::Verify { file, host } => sign::verify(file, host.as_deref(), parent),
-        cli::Policy::Schema => {
-            let schema = serde_json::to_string_pretty(&schema()).unwrap_or_default();
-            output::print(&(schema + "\n"))
-        }
+        cli::Policy::Schema => output::print(COMMITTED),
     }
 }
 
