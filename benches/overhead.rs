@@ -44,7 +44,12 @@ fn main() {
         };
         let mut contenders = vec![base];
         for (sync, kind) in [(false, "sealed"), (true, "sealed"), (false, "json")] {
-            contenders.push(wrapper(&vouchsafe, &folder, &variables, sync, kind));
+            contenders.push(wrapper(&vouchsafe, &folder, &variables, sync, kind, Log::Chained));
+        }
+        if count == 20 {
+            for log in [Log::Sealed, Log::Anchored(1000), Log::Anchored(1)] {
+                contenders.push(wrapper(&vouchsafe, &folder, &variables, false, "sealed", log));
+            }
         }
         for round in 0..rounds + 10 {
             for contender in &mut contenders {
@@ -72,11 +77,32 @@ impl Contender {
     }
 }
 
+/// What is done for the log to hold.
+#[derive(Clone, Copy)]
+enum Log {
+    Chained,
+    Sealed,
+    /// Sealed, with a checkpoint to a file every so many records.
+    Anchored(u32),
+}
+
 /// A policy that binds every variable by name, and its store.
-fn wrapper(program: &Path, folder: &Path, variables: &[(String, String)], sync: bool, kind: &str) -> Contender {
+fn wrapper(
+    program: &Path,
+    folder: &Path,
+    variables: &[(String, String)],
+    sync: bool,
+    kind: &str,
+    log: Log,
+) -> Contender {
     let count = variables.len();
     let identity = age::x25519::Identity::generate();
-    let stem = format!("{kind}-{count}-{sync}");
+    let (mark, log_name) = match log {
+        Log::Chained => (String::new(), String::new()),
+        Log::Sealed => ("-seals".to_owned(), ", log sealed".to_owned()),
+        Log::Anchored(every) => (format!("-anchors-{every}"), format!(", log sealed, checkpoint every {every}")),
+    };
+    let stem = format!("{kind}-{count}-{sync}{mark}");
     let write = |name: String, content: &[u8], mode: u32| {
         let path = folder.join(name);
         std::fs::write(&path, content).unwrap();
@@ -107,20 +133,35 @@ fn wrapper(program: &Path, folder: &Path, variables: &[(String, String)], sync: 
          [[audit.sinks]]\ntype = \"file\"\npath = \"{}/{stem}.jsonl\"\nsync = {sync}\n",
         folder.display()
     );
-    let policy = write(format!("{stem}.toml"), policy.as_bytes(), 0o644);
+    let auditor = identity.to_public().to_string();
+    let evidence = match log {
+        Log::Chained => String::new(),
+        Log::Sealed => format!("auditor = \"{auditor}\"\n"),
+        Log::Anchored(every) => format!(
+            "auditor = \"{auditor}\"\ncheckpoints = {{ every = {every}, interval = \"1h\", to = [\"file:{}/{stem}.notes\"] }}\n",
+            folder.display()
+        ),
+    };
+    if !evidence.is_empty() {
+        let log = folder.join(format!("{stem}.jsonl"));
+        let init = Command::new(program).args(["audit", "init", "--auditor", &auditor]).arg(log).output().unwrap();
+        assert!(init.status.success());
+    }
+    let policy = write(format!("{stem}.toml"), (policy + &evidence).as_bytes(), 0o644);
     let arguments = ["run", "--policy", &policy, "--", "/bin/true"].map(str::to_owned).to_vec();
-    let name = format!("vouchsafe, {count} secrets, {kind}{}", if sync { ", synced audit" } else { "" });
+    let synced = if sync { ", synced audit" } else { "" };
+    let name = format!("vouchsafe, {count} secrets, {kind}{synced}{log_name}");
     Contender { name, program: program.to_owned(), arguments, variables: Vec::new(), times: Vec::new() }
 }
 
 fn report(contenders: &mut [Contender]) {
-    println!("{:45} {:>8} {:>8} {:>8} {:>6}", "", "min", "median", "added", "ratio");
+    println!("{:62} {:>8} {:>8} {:>8} {:>6}", "", "min", "median", "added", "ratio");
     let mut base = None;
     for contender in contenders {
         contender.times.sort();
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let (min, median) = (ms(contender.times[0]), ms(contender.times[contender.times.len() / 2]));
         let base = *base.get_or_insert(median);
-        println!("{:45} {min:8.3} {median:8.3} {:+8.3} {:6.2}", contender.name, median - base, median / base);
+        println!("{:62} {min:8.3} {median:8.3} {:+8.3} {:6.2}", contender.name, median - base, median / base);
     }
 }

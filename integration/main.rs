@@ -1,6 +1,6 @@
 //! Real parts: stock age, openssl, strace, other uids, PID 1 of a namespace, disks that are full or lose power, an empty root
-//! folder, the agent and everything that goes wrong around it, AWS as a strict double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, the examples of `deploy/` by
-//! the tools of their platforms, the recipes with jq.
+//! folder, the agent and its faults, AWS as a strict double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, hosts
+//! with sysvinit, runit and php-fpm, the examples of `deploy/` by the tools of their platforms, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -37,6 +37,7 @@ mod generate;
 mod harness;
 mod held;
 mod leaks;
+mod legacy_hosts;
 mod mariadb;
 mod namespaces;
 mod other_uids;

@@ -100,6 +100,10 @@ fn ten_thousand_orphans_leave_no_zombie() {
 
 /// How often the canary is in the memory of a process, as root sees it.
 fn copies(pid: u32) -> usize {
+    copies_of(CANARY, pid)
+}
+
+fn copies_of(canary: &str, pid: u32) -> usize {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let readable = maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with('r')));
@@ -109,7 +113,7 @@ fn copies(pid: u32) -> usize {
             let [from, to] = [from, to].map(|end| u64::from_str_radix(end, 16).unwrap());
             let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
             let read = memory.read_at(&mut bytes, from).unwrap_or_default();
-            bytes[..read].windows(CANARY.len()).filter(|window| *window == CANARY.as_bytes()).count()
+            bytes[..read].windows(canary.len()).filter(|window| *window == canary.as_bytes()).count()
         })
         .sum()
 }
@@ -148,6 +152,35 @@ fn the_supervisor_holds_no_value_after_a_restart_either() {
     assert_eq!(copies(supervised.pid()), 0);
     let child = *children(supervised.pid()).first().unwrap();
     assert!(copies(child) > 0);
+    supervised.send("TERM");
+    assert_eq!(supervised.end().0.signal(), Some(15));
+}
+
+/// `on_crash = "previous"`: what each child has is there once, what one ended of is not, and what was before goes when the next
+/// one has settled. Whoever looks beside the child finds none of it.
+#[test]
+fn what_is_kept_to_go_back_to_is_there_once_and_for_its_time() {
+    if !have(&[], true) {
+        return;
+    }
+    const NEXT: &str = "wellensittich8Kq2Vn";
+    const BAD: &str = "blaumeise4Xt9Lw";
+    let rules = "[run]\nwatch = \"100ms\"\non_crash = \"previous\"\nagent = \"forbid\"";
+    let scene = Scene::with(&[("A", CANARY)]).and(rules);
+    let mut supervised = Supervised::start(scene, "echo $A; case $A in blau*) exit 9;; esac; exec sleep 1000");
+    let pid = supervised.pid();
+    let found = || [CANARY, BAD, NEXT].map(|canary| copies_of(canary, pid));
+    assert_eq!(supervised.line(), CANARY);
+    assert_eq!(found(), [1, 0, 0]);
+
+    supervised.scene.store(&[("A", BAD)]);
+    assert_eq!([supervised.line(), supervised.line()], [BAD, CANARY], "and back");
+    assert_eq!(found(), [1, 0, 0]);
+
+    supervised.scene.store(&[("A", NEXT)]);
+    assert_eq!(supervised.line(), NEXT);
+    assert_eq!(found(), [1, 0, 1]);
+    wait_until("it has settled", || found() == [0, 0, 1]);
     supervised.send("TERM");
     assert_eq!(supervised.end().0.signal(), Some(15));
 }

@@ -127,7 +127,7 @@ impl Class {
             Self::Denied => "the policy does not grant it",
             Self::Differences => "`policy diff`: the policies differ; `policy test`: a verdict is not the expected one",
             Self::Due => {
-                "`check`: something is due, missing or incomplete; `rotate`, `rekey`: something is left to do; `audit who-has --stale`: an old version is still held"
+                "`check`: something is due, missing or incomplete; `rekey`: what was exposed is in use; `audit who-has --stale`: an old version is still held"
             }
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",

@@ -155,8 +155,11 @@ fn secret(policy: &Policy, name: &VariableName, request: &Request) -> SecretExpl
 fn describe_sink(sink: &Sink) -> String {
     match sink {
         Sink::Fd(number) => format!("fd {number} (stream)"),
-        Sink::File { path, sync } => {
-            format!("{} (file{})", escape(path), if *sync { ", synced" } else { ", not synced" })
+        Sink::File { path, sync, evidence } => {
+            let synced = if *sync { ", synced" } else { ", not synced" };
+            let sealed = if evidence.auditor.is_some() { ", sealed" } else { "" };
+            let anchored = if evidence.checkpoints.is_some() { ", checkpoints leave the host" } else { "" };
+            format!("{} (file{synced}{sealed}{anchored})", escape(path))
         }
         Sink::Stderr => "standard error (stream)".into(),
     }

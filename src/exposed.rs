@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::inspect::rfc3339;
 use crate::name::{StoreName, VariableName, escape};
-use crate::policy::model::{Binding, ItemRef, Policy, Source, Stage};
+use crate::policy::model::{Apply, Binding, ItemRef, Policy, Source, Stage};
 use crate::store::document::{Exposed, ExposedState};
 
 /// One item that somebody could open who must not any more.
@@ -34,9 +34,9 @@ pub struct ExposedValue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// An exposed version is in use, or pending.
+    /// An exposed version is in use, or pending; or it is the previous one, and the target that it is rotated at may accept it.
     Due,
-    /// An exposed version is still the previous one; what is in use is not exposed.
+    /// An exposed version is still the previous one; what is in use is not exposed, and no target is known.
     Previous,
     /// The item was removed.
     Removed,
@@ -62,13 +62,17 @@ impl ExposedValue {
     #[must_use]
     pub fn new(policy: &Policy, selection: &str, store: &StoreName, exposed: &Exposed) -> Self {
         let bound = best_binding(policy, store, exposed);
+        let accepting = rotated_at_a_target(policy, store, exposed);
         let next = match (exposed.state, bound) {
+            (ExposedState::Previous(_), _) => {
+                accepting.map(|name| format!("vouchsafe rotate --only-step retire {name} {selection}"))
+            }
             (ExposedState::Due, Some((name, Use::Rotated))) => Some(format!("vouchsafe rotate {name} {selection}")),
             (ExposedState::Due, Some((name, Use::Whole))) => Some(format!("vouchsafe set {name} {selection}")),
             _ => None,
         };
         Self {
-            name: bound.map(|(name, _)| name.to_string()),
+            name: bound.map(|(name, _)| name).or(accepting).map(ToString::to_string),
             store: store.to_string(),
             item: escape(exposed.item.as_str()),
             version: exposed.number,
@@ -77,6 +81,7 @@ impl ExposedValue {
             state: match exposed.state {
                 ExposedState::Due => State::Due,
                 ExposedState::Gone => State::Replaced,
+                ExposedState::Previous(_) if accepting.is_some() => State::Due,
                 ExposedState::Previous(_) => State::Previous,
                 ExposedState::Removed => State::Removed,
             },
@@ -124,6 +129,15 @@ fn best_binding<'p>(policy: &'p Policy, store: &StoreName, exposed: &Exposed) ->
         Source::Item(_) | Source::Ciphertext { .. } | Source::Template(_) => None,
     };
     policy.secrets.iter().filter_map(of_item).min_by_key(|(_, of)| *of)
+}
+
+/// The name by which something that accepts credentials is told to forget one of this item.
+fn rotated_at_a_target<'p>(policy: &'p Policy, store: &StoreName, exposed: &Exposed) -> Option<&'p VariableName> {
+    let is_of =
+        |source: &Source| matches!(source, Source::Item(item) if item.store == *store && item.item == exposed.item);
+    let has_target =
+        |binding: &Binding| binding.rotate.as_ref().is_some_and(|rotation| !matches!(rotation.apply, Apply::None));
+    policy.secrets.iter().find(|(_, binding)| is_of(&binding.source) && has_target(binding)).map(|(name, _)| name)
 }
 
 fn use_of(binding: &Binding, item: &ItemRef) -> Use {

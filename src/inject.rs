@@ -12,7 +12,7 @@ use crate::error::{Cause, Class};
 use crate::name::VariableName;
 use crate::policy::model::{AwsRole, ChildRules, Inherit, OnCollision};
 use crate::policy::reserved;
-use crate::resolve::Resolved;
+use crate::resolve::{Resolved, Value};
 use crate::sys::Strings;
 
 /// The wrapper's own environment, as it was started with: one entry for each name, the first one, as getenv(3) would find.
@@ -55,13 +55,9 @@ pub struct OwnMeans {
     pub static_aws_keys: bool,
 }
 
-/// Names and values that reach the child as secrets.
-pub fn injected<'r>(
-    resolved: &'r Resolved,
-    environment: &'r ChildEnv,
-) -> impl Iterator<Item = (&'r VariableName, &'r [u8])> {
-    let values = resolved.values().iter().filter(|value| !environment.yielded().contains(&value.name));
-    values.map(|value| (&value.name, value.secret.expose()))
+/// The values that reach the child as secrets.
+pub fn injected<'r>(resolved: &'r Resolved, environment: &'r ChildEnv) -> impl Iterator<Item = &'r Value> + Clone {
+    resolved.values().iter().filter(|value| !environment.yielded().contains(&value.name))
 }
 
 /// Why an inherited variable does not reach the child.

@@ -12,7 +12,7 @@ use crate::name::show;
 use crate::policy::diff::diff as policy_diff;
 use crate::policy::file::{self, PolicyError};
 use crate::policy::model::Policy;
-use crate::policy::schema::schema;
+use crate::policy::schema::COMMITTED;
 use crate::setting::load_options;
 use crate::{cli, output, sign, verdicts};
 
@@ -27,10 +27,7 @@ pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
         cli::Policy::Test { files, json } => verdicts::test(files, *json, parent),
         cli::Policy::Sign { file, key } => sign::sign(file, key, parent),
         cli::Policy::Verify { file, host } => sign::verify(file, host.as_deref(), parent),
-        cli::Policy::Schema => {
-            let schema = serde_json::to_string_pretty(&schema()).unwrap_or_default();
-            output::print(&(schema + "\n"))
-        }
+        cli::Policy::Schema => output::print(COMMITTED),
     }
 }
 
@@ -93,9 +90,16 @@ fn oddities(policy: &Policy) -> Vec<String> {
         }
         if let (Some(every), Some(retire_after)) = (rotation.every, rotation.retire_after)
             && retire_after > every
+            && !rotation.is_retired_later
         {
             notes
                 .push(format!("the next rotation of `{name}` comes before `rotate.retire_after` is over, and ends it"));
+        }
+        if rotation.is_retired_later {
+            notes.push(format!(
+                "an agent may serve the previous value of `{name}` for `cache.ttl` and `cache.max_stale`: it is retired no \
+                 sooner, whatever `rotate.retire_after` says; `[run] agent = \"forbid\"` if there is none"
+            ));
         }
     }
     notes

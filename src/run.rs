@@ -20,7 +20,7 @@ use crate::inject::{Limits, ParentEnv, inject, injected};
 use crate::name::VariableName;
 use crate::policy::eval::{Denial, Request, Verdict, evaluate};
 use crate::policy::model::RunMode;
-use crate::resolve::resolve;
+use crate::resolve::{Resolved, resolve};
 use crate::setting::{Setting, load_host_file};
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
 
@@ -156,18 +156,28 @@ fn grant_and_exec(
     if let Err(error) = command.check_pin(pin) {
         return Err(failed(&mut auditor, Event::AccessDenied, Outcome::Denied, error.into()));
     }
+    let before = match worker.as_mut().map_or(Ok(None), Worker::before) {
+        Ok(before) => before,
+        Err(error) => return Err(failed(&mut auditor, Event::AccessFailed, Outcome::Failed, error.into())),
+    };
+    if before.is_some() {
+        auditor.remark("what ran before the change, kept by the supervisor; no store is asked".to_owned());
+    }
     let permit = auditor.request(grant)?;
 
-    let prepared =
-        resolve(permit, &mut |name| setting.open_store(name), started + setting.policy.run.deadline, SystemTime::now())
-            .and_then(|resolved| {
-                // Only now it is known what was used.
-                let own = setting.own_means();
-                let limits = Limits { stack: stack_limit() };
-                let rules = &setting.policy.child;
-                let environment = inject(parent, rules, &own, &resolved, command.argv(), limits)?;
-                Ok((environment, resolved))
-            });
+    let deadline = started + setting.policy.run.deadline;
+    let resolved = match before {
+        Some(before) => Resolved::of_before(&permit.into_grant(), before).map_err(Error::from),
+        None => resolve(permit, &mut |name| setting.open_store(name), deadline, SystemTime::now()),
+    };
+    let prepared = resolved.and_then(|resolved| {
+        // Only now it is known what was used.
+        let own = setting.own_means();
+        let limits = Limits { stack: stack_limit() };
+        let rules = &setting.policy.child;
+        let environment = inject(parent, rules, &own, &resolved, command.argv(), limits)?;
+        Ok((environment, resolved))
+    });
     auditor.note_request_ids(setting.aws.take_request_ids());
     let (environment, resolved) = match prepared {
         Ok(prepared) => prepared,
@@ -179,8 +189,12 @@ fn grant_and_exec(
             return Err(failed(&mut auditor, event, outcome, error));
         }
     };
-    let next =
-        worker.as_mut().map(|worker| worker.has_fetched(injected(&resolved, &environment), Told::of(auditor.access())));
+    let told = Told::of(auditor.access());
+    let next = worker.as_mut().map(|worker| worker.has_fetched(injected(&resolved, &environment), told)).transpose();
+    let next = match next {
+        Ok(next) => next,
+        Err(error) => return Err(failed(&mut auditor, Event::AccessFailed, Outcome::Failed, error.into())),
+    };
     // The values are in the environment block now; no second copy outlives this line.
     let yielded = |note: &SecretNote| environment.yielded().iter().any(|name| name.as_str() == note.name);
     let notes: Vec<SecretNote> = resolved

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Instant, SystemTime};
 
-use crate::agent::client::ClientError;
+use crate::agent::client::{ClientError, DEFAULT_SOCKET};
 use crate::audit::{Actor, Auditor, CommandNote, Context};
 use crate::child::command::Command;
 use crate::cli::{Selection, UsageError};
@@ -93,6 +93,13 @@ impl<'e> Setting<'e> {
     fn with(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
         let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
         Self { policy, host, aws: Notes::default(), variable }
+    }
+
+    /// Where the agent of this host listens, if there is one.
+    #[must_use]
+    pub fn agent_socket(&self) -> PathBuf {
+        let named = (self.variable)("VOUCHSAFE_AGENT").filter(|text| !text.is_empty()).map(PathBuf::from);
+        named.or_else(|| self.host.agent.socket.clone()).unwrap_or_else(|| DEFAULT_SOCKET.into())
     }
 
     /// The option that selects this policy, for hints.

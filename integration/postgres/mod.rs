@@ -4,6 +4,7 @@
 mod lost_answers;
 pub mod proxy;
 mod refusals;
+mod standby;
 mod strategies;
 mod tls;
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::tls::ca_file;
 use super::{
     ADMIN_PASSWORD, Postgres, Setup, alternating, logs_in, pair, refused, rotate, secret, single, target, text,
 };
+use crate::aws::tls::Authority;
 use vouchsafe::policy::model::Roles;
 use vouchsafe::rotate::target::Target;
 
@@ -181,11 +183,19 @@ fn a_role_that_acts_as_its_group_is_still_that_role() {
 #[test]
 fn md5_of_the_past_becomes_scram() {
     let hba = "host all app 127.0.0.1/32 md5";
-    let Some(server) = Postgres::with(Setup { hba, ..Setup::default() }) else { return };
+    let authority = Authority::new();
+    let tls = Some(authority.pems(&["127.0.0.1"], -1, 1));
+    let Some(server) = Postgres::with(Setup { hba, tls }) else { return };
     server.sql("SET password_encryption = md5; CREATE ROLE app LOGIN PASSWORD 'canary-old'");
     assert!(server.verifier("app").starts_with("md5"));
     let policy = single();
-    rotate(&mut target(&policy, &server.admin_url()), &secret("canary-old"), "canary-new").unwrap();
+    // The answer to MD5 is as good as the password: only a server that is known gets it.
+    let attempt = |admin: &str| rotate(&mut target(&policy, admin), &secret("canary-old"), "canary-new");
+    refused(attempt(&server.admin_url()), &["`app`", "nothing proves which server it is", "sslmode=verify-full"]);
+    assert!(server.verifier("app").starts_with("md5"));
+    let ca = ca_file(&authority.pem);
+    attempt(&format!("{}?sslmode=verify-full&sslrootcert={}", server.admin_url(), ca.display())).unwrap();
+    std::fs::remove_dir_all(ca.parent().unwrap()).unwrap();
     assert!(server.verifier("app").starts_with("SCRAM-SHA-256$"));
     assert!(logs_in(&server.url("app", "canary-new")));
 }

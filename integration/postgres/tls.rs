@@ -8,7 +8,7 @@ use crate::aws::tls::Authority;
 use vouchsafe::rotate::target::Target;
 
 /// A CA file that root or its user alone can write, in the server's folder's neighbour.
-fn ca_file(pem: &str) -> PathBuf {
+pub fn ca_file(pem: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("vouchsafe-ca-{}-{}", std::process::id(), super::free_port()));
     std::fs::create_dir(&folder).unwrap();
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).unwrap();

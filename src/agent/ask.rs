@@ -1,6 +1,7 @@
-//! `vouchsafe agent status`, `vouchsafe agent flush`: asking an agent that runs.
+//! `vouchsafe agent status`, `vouchsafe agent flush`: asking an agent that runs; and the flush after a rotation.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -14,7 +15,8 @@ use crate::error::{Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::escape;
 use crate::output;
-use crate::setting::load_host_file;
+use crate::policy::model::AgentUse;
+use crate::setting::{Setting, load_host_file};
 
 /// Asks, and prints the answer.
 ///
@@ -49,6 +51,43 @@ pub fn ask(command: &AgentCommand, parent: &ParentEnv) -> Result<(), Error> {
         }
         _ => Err(ClientError::Senseless.into()),
     }
+}
+
+/// Makes this host's agent forget what it has of an environment, after a value was promoted: who starts from now on gets the
+/// new one. Says what is still so where that fails; where no agent listens, there is nothing to forget.
+pub fn forget(setting: &Setting<'_>) -> Option<String> {
+    if setting.policy.run.agent == AgentUse::Forbid {
+        return None;
+    }
+    let socket = setting.agent_socket();
+    let environment = setting.policy.environment.clone();
+    let request = Request::Flush { environment: Some(environment.clone()), service: None };
+    let asked = Connection::open(&socket, &setting.host).and_then(|mut agent| {
+        agent.hurry();
+        agent.ask(&request)
+    });
+    let why = match &asked {
+        Ok(body) => match decode_reply(body.expose()).map_err(ClientError::Frame) {
+            Ok(Reply::Done(_)) => return None,
+            Ok(Reply::Refused(Refusal::Denied)) => ClientError::Untrusted(socket).to_string(),
+            Ok(Reply::Refused(Refusal::Busy)) => ClientError::Busy(socket).to_string(),
+            // It serves nothing of that environment.
+            Ok(Reply::Refused(Refusal::Failed { class, .. })) if class == Class::Policy.word() => return None,
+            Ok(Reply::Refused(Refusal::Failed { message, .. })) => escape(&message),
+            Ok(_) => ClientError::Senseless.to_string(),
+            Err(error) => error.to_string(),
+        },
+        Err(ClientError::Io { error, .. })
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
+            return None;
+        }
+        Err(error) => error.to_string(),
+    };
+    Some(format!(
+        "the agent may serve the previous value until its `cache.ttl` is over: {why}\nhint: vouchsafe agent flush --env \
+         {environment}"
+    ))
 }
 
 /// The JSON object in lines for a person.

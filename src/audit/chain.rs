@@ -6,13 +6,19 @@
 
 use ring::digest::{SHA256, digest};
 
+use super::seal::RecordKey;
+
 /// The longest that the end of a line can be, from `,"stream":` to the closing brace.
 pub(super) const TAIL_MAX: usize =
     STREAM.len() + 32 + SEQ.len() + 20 + PREV.len() + 64 + 1 + HASH.len() + 64 + CLOSE.len();
 
+/// What a seal adds to that.
+pub(super) const SEAL_MAX: usize = SEAL.len() + 64;
+
 const STREAM: &str = ",\"stream\":\"";
 const SEQ: &str = "\",\"seq\":";
 const PREV: &str = ",\"prev\":\"";
+const SEAL: &str = "\",\"seal\":\"";
 const HASH: &str = ",\"hash\":\"";
 const CLOSE: &str = "\"}";
 
@@ -63,6 +69,11 @@ impl Chain {
     /// Ends the line that starts at `start` of `out` as the next record, newline included, and says where the chain then
     /// stands.
     pub(super) fn seal(&self, out: &mut Vec<u8>, start: usize) -> Self {
+        self.seal_by(out, start, None)
+    }
+
+    /// The same, with the seal of a key that is for this record alone. The hash covers the seal too.
+    pub(super) fn seal_by(&self, out: &mut Vec<u8>, start: usize, key: Option<&RecordKey>) -> Self {
         let seq = self.seq.saturating_add(1);
         out.extend_from_slice(STREAM.as_bytes());
         push_hex(out, &self.stream.0);
@@ -70,6 +81,11 @@ impl Chain {
         out.extend_from_slice(seq.to_string().as_bytes());
         out.extend_from_slice(PREV.as_bytes());
         push_hex(out, &self.hash.0);
+        if let Some(key) = key {
+            let seal = key.seal(out.get(start..).unwrap_or_default());
+            out.extend_from_slice(SEAL.as_bytes());
+            push_hex(out, &seal);
+        }
         out.push(b'"');
         let hash = Digest::of(out.get(start..).unwrap_or_default());
         out.extend_from_slice(HASH.as_bytes());
@@ -88,6 +104,8 @@ pub(super) struct Tail {
     pub(super) prev: Digest,
     /// How many bytes from the end of the line (without newline) the hash does not cover.
     pub(super) uncovered: usize,
+    /// The seal, and how many bytes from the end of the line it does not cover.
+    pub(super) seal: Option<([u8; 32], usize)>,
 }
 
 impl Tail {
@@ -97,20 +115,35 @@ impl Tail {
         let (rest, hash) = take_hex::<32>(rest)?;
         let covered = rest.strip_suffix(HASH.as_bytes())?;
         let rest = covered.strip_suffix(b"\"")?;
-        let (rest, prev) = take_hex::<32>(rest)?;
+        let (rest, last) = take_hex::<32>(rest)?;
+        let (rest, prev, seal) = match rest.strip_suffix(SEAL.as_bytes()) {
+            Some(sealed) => {
+                let (rest, prev) = take_hex::<32>(sealed)?;
+                (rest, prev, Some((last, line.len() - sealed.len())))
+            }
+            None => (rest, last, None),
+        };
         let rest = rest.strip_suffix(PREV.as_bytes())?;
         let (rest, seq) = take_number(rest)?;
         let rest = rest.strip_suffix(SEQ.as_bytes())?;
         let (rest, stream) = take_hex::<16>(rest)?;
         rest.strip_suffix(STREAM.as_bytes())?;
         let chain = Chain { stream: StreamId(stream), seq, hash: Digest(hash) };
-        Some(Self { chain, prev: Digest(prev), uncovered: line.len() - covered.len() })
+        Some(Self { chain, prev: Digest(prev), uncovered: line.len() - covered.len(), seal })
     }
 
     /// Whether `line`, from its first byte, is what its hash was made over.
     pub(super) fn fits(&self, line: &[u8]) -> bool {
         let covered = line.get(..line.len().saturating_sub(self.uncovered)).unwrap_or_default();
         Digest::of(covered) == self.chain.hash
+    }
+
+    /// Whether `line` carries the seal of this key.
+    pub(super) fn is_sealed_by(&self, line: &[u8], key: &RecordKey) -> bool {
+        self.seal.is_some_and(|(seal, uncovered)| {
+            let covered = line.get(..line.len().saturating_sub(uncovered)).unwrap_or_default();
+            key.verifies(covered, &seal)
+        })
     }
 }
 
@@ -211,6 +244,7 @@ fn take_number(bytes: &[u8]) -> Option<(&[u8], u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::seal::EpochKey;
 
     fn chain(stream: u8, seq: u64, hash: u8) -> Chain {
         Chain { stream: StreamId([stream; 16]), seq, hash: Digest([hash; 32]) }
@@ -232,6 +266,28 @@ mod tests {
         let mut line = Vec::new();
         longest.seal(&mut line, 0);
         assert_eq!(line.len(), TAIL_MAX + 1);
+        line.clear();
+        longest.seal_by(&mut line, 0, Some(&EpochKey::from_bytes([5; 32]).record_key()));
+        assert_eq!(line.len(), TAIL_MAX + SEAL_MAX + 1);
+    }
+
+    #[test]
+    fn a_seal_covers_all_before_it_and_the_hash_covers_the_seal() {
+        let keys = EpochKey::from_bytes([5; 32]);
+        let (key, other) = (keys.record_key(), keys.next().record_key());
+        let mut line = OPENING.as_bytes().to_vec();
+        let next = Chain::begin(StreamId([7; 16])).seal_by(&mut line, 0, Some(&key));
+        line.pop();
+        let tail = whole_record(&line).unwrap();
+        assert_eq!(tail.chain, next);
+        assert!(tail.is_sealed_by(&line, &key) && !tail.is_sealed_by(&line, &other));
+        for at in 0..line.len() {
+            let mut line = line.clone();
+            line[at] ^= 1;
+            assert_eq!(whole_record(&line), None, "byte {at}");
+            let uncovered = tail.seal.unwrap().1;
+            assert_eq!(tail.is_sealed_by(&line, &key), at >= line.len() - uncovered, "byte {at}");
+        }
     }
 
     #[test]

@@ -13,6 +13,28 @@ use crate::name::show;
 pub enum AuditError {
     /// No sink is configured.
     NoSink,
+    /// The recipient to whom seeds of sealing go is none. Says why, never what it is.
+    Auditor(&'static str),
+    /// A file that is to hold the key of checkpoints holds none.
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The log has to be sealed, and sealing was never begun.
+    NotSealed {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The log is sealed already.
+    Sealed {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The log is sealed, and with what is not there any more.
+    SealLost {
+        /// The log.
+        path: PathBuf,
+    },
     /// The random generator of the system failed.
     Random,
     /// The folder of the log does not exist.
@@ -109,6 +131,15 @@ impl fmt::Display for AuditError {
         match self {
             Self::NoSink => write!(f, "no audit sink is configured, so nothing would be written down"),
             Self::Random => write!(f, "the system's random generator failed, so no audit stream can be named"),
+            Self::Auditor(why) => write!(f, "the auditor's recipient is {why}"),
+            Self::NoKey { path } => write!(f, "`{}` holds no key that signs checkpoints", show(path)),
+            Self::NotSealed { path } => {
+                write!(f, "the audit log `{}` has to be sealed, and sealing was never begun", show(path))
+            }
+            Self::Sealed { path } => write!(f, "the audit log `{}` is sealed already", show(path)),
+            Self::SealLost { path } => {
+                write!(f, "the state of the seals of the audit log `{}` is gone or damaged", show(path))
+            }
             Self::MissingFolder { folder } => {
                 write!(f, "the folder of the audit log, `{}`, does not exist", show(folder))
             }
@@ -156,6 +187,20 @@ impl Cause for AuditError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoSink => Some("add to the policy: [[audit.sinks]] with type = \"file\" and path = \"...\"".into()),
+            Self::Auditor(_) => Some("the public key of the auditor, as `age-keygen` prints it: age1...".into()),
+            Self::NoKey { path } => {
+                let path = show(path);
+                Some(format!("mv {path} {path}.aside   # then a new one is made; tell the auditor"))
+            }
+            Self::NotSealed { path } => Some(format!("vouchsafe audit init --auditor RECIPIENT {}", show(path))),
+            Self::Sealed { path } => {
+                let path = show(path);
+                Some(format!("mv {path}.seal {path}.seal.aside   # then `audit init` begins another epoch"))
+            }
+            Self::SealLost { path } => Some(format!(
+                "vouchsafe audit init --auditor RECIPIENT {}   # another epoch, of which `audit verify` tells",
+                show(path)
+            )),
             Self::MissingFolder { folder } => Some(format!("install -d -m 0700 {}", show(folder))),
             Self::Folder(error) => error.hint(),
             Self::Unsafe { path, problem: Problem::Mode(_) } => Some(format!("chmod 0600 {}", show(path))),

@@ -46,12 +46,16 @@ words!(
         AgentStarted = "agent.started",
         /// The agent ends.
         AgentStopped = "agent.stopped",
+        /// A checkpoint did not get where it was to go. Written by the file sink itself.
+        CheckpointFailed = "audit.checkpoint_failed",
         /// The log is not what its last writer left. Written by the file sink itself.
         Discontinuity = "audit.discontinuity",
         /// Bytes of the log that are no record. Written by the file sink itself.
         Quarantined = "audit.quarantined",
         /// The agent can write records again, after a time in which it could not.
         AuditResumed = "audit.resumed",
+        /// Records are sealed from here on, by the keys of another seed. Written by the file sink itself.
+        SealingBegun = "audit.sealing_begun",
         /// A supervised child has ended.
         ChildExited = "child.exited",
         /// A supervised child is going to be stopped and started with new values. Written before it is.

@@ -180,8 +180,21 @@ pub(super) fn identity(fd: impl AsFd) -> Result<Identity, Errno> {
     rustix::fs::fstat(fd).map(|stat| Identity::of(&stat))
 }
 
+/// Whether a file is made where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Making {
+    IfAbsent,
+    Never,
+}
+
 /// Opens or makes a file of ours, and checks what was opened; says whether it was made.
 pub(super) fn open_checked(path: &Path, also: OFlags) -> Result<(File, bool), AuditError> {
+    let absent = || AuditError::File { path: path.to_owned(), doing: "open", error: Errno::NOENT.into() };
+    open_checked_as(path, also, Making::IfAbsent)?.ok_or_else(absent)
+}
+
+/// The same; `None` if there is no such file, and none is to be made.
+pub(super) fn open_checked_as(path: &Path, also: OFlags, making: Making) -> Result<Option<(File, bool)>, AuditError> {
     let failed = |doing, error: Errno| AuditError::File { path: path.to_owned(), doing, error: error.into() };
     let refused = |problem| AuditError::Unsafe { path: path.to_owned(), problem };
     // NONBLOCK: a FIFO in this place must not be waited for. A regular file does not care.
@@ -190,6 +203,7 @@ pub(super) fn open_checked(path: &Path, also: OFlags) -> Result<(File, bool), Au
     let fd = loop {
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(fd) => break fd,
+            Err(Errno::NOENT) if making == Making::Never => return Ok(None),
             Err(Errno::NOENT) => {}
             Err(Errno::LOOP) => return Err(refused(Problem::Link)),
             Err(Errno::ISDIR | Errno::NXIO) => return Err(refused(Problem::NotRegular)),
@@ -220,7 +234,7 @@ pub(super) fn open_checked(path: &Path, also: OFlags) -> Result<(File, bool), Au
     if stat.st_mode & 0o7137 != 0 {
         return Err(refused(Problem::Mode(stat.st_mode & 0o7777)));
     }
-    Ok((File::from(fd), created))
+    Ok(Some((File::from(fd), created)))
 }
 
 /// The folder that `path` is in.
@@ -228,7 +242,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-fn sync_folder(path: &Path) -> Result<(), Errno> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::fsync(rustix::fs::open(folder_of(path), flags, Mode::empty())?)
 }

@@ -244,7 +244,9 @@ fn open_all(sinks: &[Sink]) -> Result<Vec<OpenSink>, AuditError> {
     }
     let open = |sink: &Sink| match sink {
         Sink::Fd(number) => StreamSink::open(*number).map(OpenSink::Stream),
-        Sink::File { path, sync } => FileSink::open(path, *sync, Assurance::Agent).map(OpenSink::File),
+        Sink::File { path, sync, evidence } => {
+            FileSink::open(path, *sync, evidence, Assurance::Agent).map(OpenSink::File)
+        }
         Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
     };
     sinks.iter().map(open).collect()

@@ -6,7 +6,8 @@
 //! has no place for one.
 //!
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
-//! - `chain`: what ties the lines together, pure;
+//! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten; `checkpoint`: what
+//!   leaves the host;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
 //! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
@@ -16,6 +17,8 @@
 
 mod actor;
 mod chain;
+mod checkpoint;
+mod end;
 mod error;
 mod event;
 mod head;
@@ -24,6 +27,7 @@ mod json;
 mod process;
 pub mod read;
 mod record;
+mod seal;
 mod sink_file;
 mod sink_stream;
 pub mod verify;
@@ -31,17 +35,20 @@ pub mod verify;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::path::Path;
 use std::time::SystemTime;
 
 pub use actor::{Actor, AgentNote};
+pub use checkpoint::key::VerifierKey;
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
 pub use process::ProcessIdentity;
+pub use seal::Begun;
 
 use crate::agent::client::ReleasedByAgent;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;
-use crate::policy::model::{Binding, Sink, Source};
+use crate::policy::model::{Binding, Evidence, Sink, Source};
 use record::{Author, Detail, Draft, Lists, SecretEntry, Statement};
 use sink_file::FileSink;
 use sink_stream::StreamSink;
@@ -278,7 +285,9 @@ impl Auditor {
         }
         let open = |sink: &Sink| match sink {
             Sink::Fd(number) => StreamSink::open(*number).map(OpenSink::Stream),
-            Sink::File { path, sync } => FileSink::open(path, *sync, Assurance::File).map(OpenSink::File),
+            Sink::File { path, sync, evidence } => {
+                FileSink::open(path, *sync, evidence, Assurance::File).map(OpenSink::File)
+            }
             Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
         };
         let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
@@ -455,6 +464,26 @@ fn ended(pid: u32, end: End) -> (Outcome, Detail) {
         End::Signal(signal) => (Outcome::Failed, None, Some(signal)),
     };
     (outcome, Detail::Child { pid, status, signal })
+}
+
+/// Begins the seals of a log, from its next record on: the seed goes to `out`, or beside the log, encrypted to `auditor`, and is
+/// kept nowhere else. Makes the log where there is none.
+///
+/// # Errors
+/// It is sealed already; the recipient is none; a file cannot be written.
+pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.seal(auditor, out)
+}
+
+/// The signed checkpoint of where a log stands now, and the key that others verify it with. A log that rests is anchored by it.
+///
+/// # Errors
+/// There is no log, or it is not ours, or the key cannot be read or made.
+pub fn checkpoint(log: &str) -> Result<(String, VerifierKey), AuditError> {
+    if let Err(error) = std::fs::symlink_metadata(log) {
+        return Err(AuditError::File { path: log.into(), doing: "open", error });
+    }
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.checkpoint()
 }
 
 fn new_access() -> Result<Access, AuditError> {

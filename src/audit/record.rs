@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::chain::{OPENING, TAIL_MAX};
+use super::chain::{OPENING, SEAL_MAX, TAIL_MAX};
 use super::event::{Assurance, Event, Outcome};
 use super::json::{Cut, write_json, write_members};
 use super::{Actor, Context, SecretNote};
@@ -40,6 +40,10 @@ pub(super) enum Detail {
         status: Option<u8>,
         #[serde(skip_serializing_if = "Option::is_none")]
         signal: Option<i32>,
+    },
+    Epoch {
+        id: String,
+        first: u64,
     },
     Expected {
         seq: u64,
@@ -235,7 +239,7 @@ impl<'a> Draft<'a> {
     /// At most how long the record is as one line.
     pub(super) fn bound(&self) -> usize {
         let lists = self.lists.bytes.len() + 16 * self.lists.entries.len();
-        OPENING.len() + 64 + self.brief.len() + self.full.len() + lists + TAIL_MAX + 2
+        OPENING.len() + 64 + self.brief.len() + self.full.len() + lists + TAIL_MAX + SEAL_MAX + 2
     }
 
     /// How the lists fall into lines of at most `limit` bytes; `None` if something does not fit into any.
@@ -375,7 +379,7 @@ struct CommandEntry<'a> {
 }
 
 /// RFC 3339, UTC, always six digits after the second. A clock outside the years 1970 to 9999 is written as 1970.
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let mut out = String::with_capacity(27);
     let time = time.max(UNIX_EPOCH);
     if write!(out, "{}", humantime::format_rfc3339_micros(time)).is_err() {

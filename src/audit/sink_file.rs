@@ -16,12 +16,21 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::chain::{Chain, Digest, Stored, StreamId, Tail, resume, whole_record};
+use super::chain::{Break, Chain, Stored, StreamId, Tail, resume};
+use super::checkpoint::Anchoring;
+use super::checkpoint::key::{Signer, VerifierKey};
+use super::checkpoint::schedule::Schedule;
+use super::end::{End, find_end};
 use super::error::AuditError;
 use super::event::{Assurance, Event, Outcome};
 use super::head::{Head, HeadFile, Identity, folder_of, open_checked};
 use super::record::{Author, Detail, Draft, Lists, Statement};
+use super::seal::Begun;
+use super::seal::epoch::{Traces, begin, overrule, take_up};
+use super::seal::state::{Kept, State, StateFile};
 use crate::checked_file::check_folder;
+use crate::policy::model::Evidence;
+use crate::store::identity::parse_recipient;
 
 /// An opened file sink.
 pub(super) struct FileSink {
@@ -30,14 +39,20 @@ pub(super) struct FileSink {
     head: HeadFile,
     sync: bool,
     assurance: Assurance,
+    evidence: Evidence,
+    anchoring: Option<Box<Anchoring>>,
     broken: bool,
 }
 
 impl FileSink {
     /// Opens or makes the log. `{uid}` in `path` is the real uid. `assurance` is what its records say of themselves.
-    pub(super) fn open(path: &str, sync: bool, assurance: Assurance) -> Result<Self, AuditError> {
+    pub(super) fn open(path: &str, sync: bool, evidence: &Evidence, assurance: Assurance) -> Result<Self, AuditError> {
         let uid = rustix::process::getuid().as_raw();
         let path = PathBuf::from(path.replace("{uid}", &uid.to_string()));
+        // Found out now, not on the day when the state is lost.
+        if let Some(auditor) = &evidence.auditor {
+            parse_recipient(auditor).map_err(AuditError::Auditor)?;
+        }
         let folder = folder_of(&path);
         check_folder(folder).map_err(|error| {
             if error.is_absent() {
@@ -50,7 +65,10 @@ impl FileSink {
         head.lock()?;
         // From here on an error drops `head`, and with it the lock.
         let (log, created) = open_checked(&path, OFlags::APPEND)?;
-        let mut sink = Self { path, log, head, sync, assurance, broken: false };
+        let apart = assurance == Assurance::Agent;
+        let anchoring = evidence.checkpoints.as_ref().map(|rules| Box::new(Anchoring::new(&path, rules, apart)));
+        let evidence = evidence.clone();
+        let mut sink = Self { path, log, head, sync, assurance, evidence, anchoring, broken: false };
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
@@ -74,8 +92,50 @@ impl FileSink {
         drafts.iter().try_for_each(|draft| self.accepts(draft))?;
         self.head.lock()?;
         let written = self.append(author, drafts);
+        let anchoring = self.anchoring.as_mut();
+        let note = written.as_ref().ok().and_then(|chain| anchoring.and_then(|anchoring| anchoring.claim(*chain)));
         self.head.unlock();
-        written
+        written?;
+        self.anchor(author, note)
+    }
+
+    /// Delivers a checkpoint, and writes down what failed: of this one, or, where deliveries go on beside, of the last.
+    fn anchor(&mut self, author: &Author<'_>, note: Option<String>) -> Result<(), AuditError> {
+        let Some(anchoring) = &mut self.anchoring else { return Ok(()) };
+        if let Some(note) = note {
+            anchoring.deliver(note);
+        }
+        let failures = anchoring.failures();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let reason = failures.join("; ");
+        let (none, event) = (Lists::default(), Event::CheckpointFailed);
+        let statement = Statement { event, outcome: Outcome::Failed, reason: Some(&reason), detail: None };
+        let draft = Draft::new(author, statement, &none, SystemTime::now());
+        self.head.lock()?;
+        let written = self.append(author, std::slice::from_ref(&draft));
+        self.head.unlock();
+        written.map(drop)
+    }
+
+    /// The checkpoint of now, and the key that it is signed by.
+    pub(super) fn checkpoint(&mut self) -> Result<(String, VerifierKey), AuditError> {
+        self.head.lock()?;
+        let made = self.place(false).and_then(|place| {
+            let key = Signer::of_log(&self.path)?.verifier();
+            Ok((Schedule::of_log(&self.path).sign(place.chain, SystemTime::now())?, key))
+        });
+        self.head.unlock();
+        made
+    }
+
+    /// Begins sealing after the last record: [`super::seal_log`].
+    pub(super) fn seal(&mut self, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
+        self.head.lock()?;
+        let begun = self.begin_sealing(auditor, out);
+        self.head.unlock();
+        begun
     }
 
     /// Names the chain before its first record, so that a log that loses that record is noticed too; notes that a log is
@@ -91,23 +151,16 @@ impl FileSink {
         }
     }
 
-    fn append(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
+    fn append(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<Chain, AuditError> {
         let created = self.follow()?;
-        let (stored, head) = self.head.read()?;
-        let (log, size) = self.measure()?;
-        let end = self.end(size, head.as_ref())?;
-        // A file that never was a log of ours: a mistyped path must not spoil whatever it names.
-        if stored == Stored::Nothing && end.chain.is_none() && size > 0 {
-            return Err(AuditError::NoRecord { path: self.path.clone(), bytes: size });
-        }
-        let is_new = created || head.is_none_or(|head| head.log != log || head.bytes == 0);
-        let (chain, broken) = resume(stored, end.chain, is_new);
-        let chain = match chain {
-            Some(chain) => chain,
-            None => Chain::begin(new_stream()?),
-        };
+        let Place { stored, head_is_damaged, chain, broken, end, kept } = self.place(created)?;
+        let is_moved = end.chain.is_none() && chain.seq > 0;
+        let traces = Traces { chain, last_is_sealed: end.is_sealed, is_moved };
+        let sealing = take_up(&self.path, kept, traces, self.evidence.auditor.as_deref())?;
+        let (state_file, state) = sealing.unzip();
+        let begun = state.as_ref().filter(|state| state.is_fresh()).map(|state| (state.epoch, state.first));
 
-        let mut writer = Writer { chain, assurance: self.assurance, buffer: Vec::new() };
+        let mut writer = Writer { chain, state, assurance: self.assurance, buffer: Vec::new() };
         if end.unfinished {
             writer.buffer.push(b'\n');
         }
@@ -118,13 +171,18 @@ impl FileSink {
             let reason = "bytes at the end of the log were no record";
             writer.add(&note(author, Event::Quarantined, reason, &detail, &none, now));
         }
+        if let Some((epoch, first)) = begun {
+            let detail = Detail::Epoch { id: epoch.hex(), first };
+            let reason = "from here on records are sealed by the keys of this epoch";
+            writer.add(&note(author, Event::SealingBegun, reason, &detail, &none, now));
+        }
         if let Some(broken) = broken {
             let expected = if let Stored::Chain(chain) = stored { chain } else { chain };
             let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
             writer.add(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now));
         }
         drafts.iter().for_each(|draft| writer.add(draft));
-        let Writer { chain, buffer, .. } = writer;
+        let Writer { chain, state, buffer, .. } = writer;
         (&self.log).write_all(&buffer).map_err(|error| self.failed("write", error))?;
         if self.sync
             && let Err(errno) = rustix::fs::fdatasync(&self.log)
@@ -132,11 +190,49 @@ impl FileSink {
             self.broken = true;
             return Err(self.failed("sync", errno));
         }
-        if stored == Stored::Damaged {
+        // Only now: a state that is ahead of its log has lost the key for what has to be written again.
+        if let (Some(file), Some(state)) = (state_file, state) {
+            file.write(&state)?;
+        }
+        if head_is_damaged {
             self.head.shorten()?;
         }
         let (log, bytes) = self.measure()?;
-        self.head.write(&Head { chain, log, bytes })
+        self.head.write(&Head { chain, log, bytes })?;
+        Ok(chain)
+    }
+
+    /// Where the next record goes on from, by the head, the log's own end, and the state of sealing.
+    fn place(&mut self, created: bool) -> Result<Place, AuditError> {
+        let (stored, head) = self.head.read()?;
+        let (log, size) = self.measure()?;
+        let end = self.end(size, head.as_ref())?;
+        // A file that never was a log of ours: a mistyped path must not spoil whatever it names.
+        if stored == Stored::Nothing && end.chain.is_none() && size > 0 {
+            return Err(AuditError::NoRecord { path: self.path.clone(), bytes: size });
+        }
+        let head_is_damaged = stored == Stored::Damaged;
+        let kept = StateFile::look(&self.path)?;
+        let (stored, overruled) = overrule(stored, &kept);
+        let is_new = created || head.is_none_or(|head| head.log != log || head.bytes == 0);
+        let (chain, broken) = resume(stored, end.chain, is_new);
+        let chain = match chain {
+            Some(chain) => chain,
+            None => Chain::begin(new_stream()?),
+        };
+        Ok(Place { stored, head_is_damaged, chain, broken: broken.or(overruled), end, kept })
+    }
+
+    fn begin_sealing(&mut self, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
+        let created = self.follow()?;
+        let Place { chain, end, kept, .. } = self.place(created)?;
+        let lost = match kept {
+            Kept::State(..) => return Err(AuditError::Sealed { path: self.path.clone() }),
+            Kept::Damaged => true,
+            Kept::Nothing => end.is_sealed,
+        };
+        let (_, state, seed) = begin(&self.path, chain, auditor, out, lost)?;
+        Ok(Begun { epoch: state.epoch.hex(), first: state.first, seed, anew: lost })
     }
 
     /// Opens the log again if its name no longer stands for the opened one; says whether it had to be made.
@@ -166,7 +262,7 @@ impl FileSink {
         if let (Some(tail), Some(head)) = (tail, head)
             && tail.chain == head.chain
         {
-            return Ok(End { chain: Some(tail.chain), ..End::default() });
+            return Ok(End { chain: Some(tail.chain), is_sealed: tail.seal.is_some(), ..End::default() });
         }
         let mut wanted = 64 * 1024;
         loop {
@@ -207,49 +303,14 @@ const LINE_MAX: usize = 16 * 1024 * 1024;
 /// How far back a whole record is looked for: further than a line can be long.
 const LOOK_BACK: u64 = 64 * 1024 * 8 * 8 * 8;
 
-/// What the end of a log is.
-#[derive(Debug, Default)]
-struct End {
-    /// The last whole record.
-    chain: Option<Chain>,
-    /// What comes after it.
-    junk: Option<Junk>,
-    /// The log does not end with a newline.
-    unfinished: bool,
-}
-
-#[derive(Debug)]
-struct Junk {
-    offset: u64,
-    length: u64,
-    sha256: Digest,
-}
-
-/// Finds the last whole record in the last bytes of a log of `size`; `None` if more has to be looked at.
-fn find_end(window: &[u8], size: u64) -> Option<End> {
-    let window_at = size - window.len() as u64;
-    let unfinished = !window.ends_with(b"\n");
-    let mut line_end = window.len();
-    loop {
-        let before = window.get(..line_end)?;
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
-        let start = match line_start {
-            Some(start) => start,
-            None if window_at == 0 => 0,
-            None => return None,
-        };
-        let found = before.get(start..).and_then(whole_record);
-        if found.is_some() || line_start.is_none() {
-            let junk_at = if found.is_some() { line_end + 1 } else { 0 };
-            let junk = window.get(junk_at..).filter(|junk| !junk.is_empty()).map(|junk| Junk {
-                offset: window_at + junk_at as u64,
-                length: junk.len() as u64,
-                sha256: Digest::of(junk),
-            });
-            return Some(End { chain: found.map(|tail| tail.chain), junk, unfinished });
-        }
-        line_end = start.saturating_sub(1);
-    }
+/// Where the next record goes on from.
+struct Place {
+    stored: Stored,
+    head_is_damaged: bool,
+    chain: Chain,
+    broken: Option<Break>,
+    end: End,
+    kept: Kept,
 }
 
 /// A record of the sink's own.
@@ -265,9 +326,10 @@ fn note<'a>(
     Draft::new(author, statement, lists, now)
 }
 
-/// Lines that are going to be written, and the chain after them.
+/// Lines that are going to be written, and the chain and the key after them.
 struct Writer {
     chain: Chain,
+    state: Option<State>,
     assurance: Assurance,
     buffer: Vec<u8>,
 }
@@ -276,7 +338,12 @@ impl Writer {
     fn add(&mut self, draft: &Draft<'_>) {
         let start = self.buffer.len();
         draft.line(self.assurance, &mut self.buffer);
-        self.chain = self.chain.seal(&mut self.buffer, start);
+        let key = self.state.as_ref().map(|state| state.key.record_key());
+        self.chain = self.chain.seal_by(&mut self.buffer, start, key.as_ref());
+        if let Some(state) = &mut self.state {
+            state.key = state.key.next();
+            state.chain = self.chain;
+        }
     }
 }
 

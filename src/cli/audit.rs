@@ -5,13 +5,32 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Selection;
+use crate::audit::VerifierKey;
 use crate::audit::read::{Wanted, When};
 use crate::name::{EnvironmentName, ServiceName};
 use crate::policy::pattern::Pattern;
 
 /// `vouchsafe audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct AuditCommand {
+    /// Print what leaves no record in a log, and why.
+    #[arg(long)]
+    pub unaudited: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Audit>,
+}
+
+/// `vouchsafe audit ...`.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
+    /// Begin the seals of a log: whoever takes the host later cannot rewrite what is in it. Run it as the user that writes
+    /// the log.
+    Init(AuditInit),
+    /// Print the signed statement of where a log stands now, for somebody elsewhere to keep. Run it as the user that writes
+    /// the log.
+    Checkpoint(AuditCheckpoint),
     /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
     Verify(Verify),
     /// The records as a table, all or those that match.
@@ -22,12 +41,50 @@ pub enum Audit {
     Report(AuditReport),
 }
 
+/// `vouchsafe audit init`.
+#[derive(Debug, Args)]
+pub struct AuditInit {
+    /// The auditor's age recipient (age1...), to whom the seed is encrypted.
+    #[arg(long, value_name = "RECIPIENT", value_parser = quiet_recipient)]
+    pub auditor: String,
+    /// Where the seed goes; it must not be there yet. Default: beside the log.
+    #[arg(long, value_name = "FILE")]
+    pub seed: Option<PathBuf>,
+    /// The log. It need not be there yet.
+    #[arg(value_name = "LOG")]
+    pub log: PathBuf,
+}
+
+/// `vouchsafe audit checkpoint`.
+#[derive(Debug, Args)]
+pub struct AuditCheckpoint {
+    /// Print the key that checkpoints of this log are signed by instead, for `audit verify --key`.
+    #[arg(long)]
+    pub key: bool,
+    /// The log.
+    #[arg(value_name = "LOG")]
+    pub log: PathBuf,
+}
+
 /// `vouchsafe audit verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
     /// The log files, oldest first.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// A seed that `audit init` has made, or a writer that lost its state: check the seals too. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub seed: Vec<PathBuf>,
+    /// A private age key that opens the seeds. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    pub identity: Vec<PathBuf>,
+    /// Checkpoints that left the host: notes, or lines of a log that hold them. The logs have to hold every record that one
+    /// names, and their clock has to have gone forward. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub checkpoint: Vec<PathBuf>,
+    /// The key of the checkpoints, as `audit checkpoint --key` printed it on the host.
+    #[arg(long, value_name = "KEY", value_parser = verifier_key, requires = "checkpoint")]
+    pub key: Option<VerifierKey>,
     /// The beginning of the log was removed on purpose: its chain may start anywhere.
     #[arg(long)]
     pub anywhere: bool,
@@ -150,6 +207,15 @@ impl std::str::FromStr for Glob {
 
 /// What a glob is made of.
 pub const GLOB_RULE: &str = "`*` is the only wildcard, and does not cross `/`";
+
+fn verifier_key(text: &str) -> Result<VerifierKey, &'static str> {
+    VerifierKey::parse(text).ok_or("no key of checkpoints: NAME+ID+KEY")
+}
+
+/// Somebody may type the private key instead: the text is not cited.
+fn quiet_recipient(text: &str) -> Result<String, &'static str> {
+    crate::store::identity::parse_recipient(text).map(|recipient| recipient.text)
+}
 
 /// Somebody may type the value instead: the text is not cited.
 fn quiet_wanted(text: &str) -> Result<Wanted, &'static str> {

@@ -16,7 +16,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use audit::{Audit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas};
+pub use audit::{
+    Audit, AuditCheckpoint, AuditCommand, AuditInit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas,
+};
 pub use rekey::Rekey;
 pub use rotate::{OnlyStep, Rotate};
 pub use usage::UsageError;
@@ -89,8 +91,7 @@ pub enum Command {
     /// Serve the secrets of this host to its services, over a Unix socket.
     Agent(agent::Agent),
     /// Read and verify audit logs.
-    #[command(subcommand)]
-    Audit(Audit),
+    Audit(AuditCommand),
     /// Look at policies themselves.
     #[command(subcommand)]
     Policy(Policy),

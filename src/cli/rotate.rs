@@ -17,17 +17,20 @@ pub struct Rotate {
     #[command(flatten)]
     pub selection: Selection,
     /// What is due by `every` or `max_age`, what was begun, and previous versions whose time has come. Of NAMEs, or of all.
-    #[arg(long, conflicts_with_all = ["all", "resume", "rollback", "only_step"])]
+    #[arg(long, conflicts_with_all = ["all", "resume", "rollback", "abandon", "only_step"])]
     pub due: bool,
     /// Every secret that the policy says how to rotate.
-    #[arg(long, conflicts_with_all = ["names", "resume", "rollback", "only_step"])]
+    #[arg(long, conflicts_with_all = ["names", "resume", "rollback", "abandon", "only_step"])]
     pub all: bool,
     /// Finish what was begun, and begin nothing. Of NAMEs, or of all.
-    #[arg(long, conflicts_with_all = ["rollback", "only_step"])]
+    #[arg(long, conflicts_with_all = ["rollback", "abandon", "only_step"])]
     pub resume: bool,
     /// Back to the version before: drop the pending one; where there is none, make the previous one current.
-    #[arg(long, conflicts_with = "only_step")]
+    #[arg(long, conflicts_with_all = ["abandon", "only_step"])]
     pub rollback: bool,
+    /// Drop a pending version that does not work, without the target: where --rollback cannot, since nothing works there.
+    #[arg(long, conflicts_with = "only_step")]
+    pub abandon: bool,
     /// Take this step and no other, if it is next.
     #[arg(long, value_name = "STEP", value_enum)]
     pub only_step: Option<OnlyStep>,

@@ -126,7 +126,11 @@ impl UsageError {
             }
             ErrorKind::ArgumentConflict => {
                 let other = plain_argument(&context(error, ContextKind::PriorArg));
-                format!("`{argument}` cannot stand beside `{}`", escape(&other))
+                match (argument.is_empty(), other.is_empty()) {
+                    (true, _) => format!("`{}` stands by itself", escape(&other)),
+                    (_, true) => format!("`{argument}` stands by itself"),
+                    (false, false) => format!("`{argument}` cannot stand beside `{}`", escape(&other)),
+                }
             }
             ErrorKind::NoEquals => format!("`{argument}` wants its value after `=`"),
             ErrorKind::TooManyValues | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {

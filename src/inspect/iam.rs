@@ -103,7 +103,7 @@ fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: Ia
                 statements.push(through_ssm(&["kms:Encrypt", "kms:GenerateDataKey", "kms:Decrypt"], &names));
             }
         }
-        IamFor::Remove => allow(&["ssm:DeleteParameter"], &names),
+        IamFor::Remove => allow(&["ssm:DeleteParameter", "ssm:GetParameterHistory"], &names),
         IamFor::History => allow(&["ssm:GetParameterHistory"], &names),
         // Parameters lie in no sealed file.
         IamFor::Rekey => {}
@@ -362,7 +362,8 @@ type = "stderr"
         assert!(set.contains("ssm:PutParameter") && set.contains("kms:GenerateDataKey"), "{set}");
         assert!(set.contains("ssm:LabelParameterVersion") && !set.contains("DeleteParameter"), "{set}");
         let remove = iam(IamFor::Remove);
-        assert!(remove.contains("ssm:DeleteParameter") && !remove.contains("PutParameter"), "{remove}");
+        assert!(remove.contains("ssm:DeleteParameter") && remove.contains("ssm:GetParameterHistory"), "{remove}");
+        assert!(!remove.contains("PutParameter"), "{remove}");
         let rekey = iam(IamFor::Rekey);
         assert!(rekey.contains("kms:Encrypt") && !rekey.contains("ssm:"), "{rekey}");
         let history = iam(IamFor::History);

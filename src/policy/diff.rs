@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::model::{
-    AgeStore, Audience, Binding, GrantRule, IdentitySource, KmsStore, Policy, Principal, Sink, Source, SsmStore, Store,
+    AgeStore, Anchor, Audience, Binding, GrantRule, IdentitySource, KmsStore, Policy, Principal, Sink, Source,
+    SsmStore, Store,
 };
 use super::pattern::Pattern;
 use crate::name::{escape, show};
@@ -234,9 +235,16 @@ fn rules(policy: &Policy) -> BTreeMap<String, Vec<String>> {
 fn sinks(policy: &Policy) -> BTreeSet<String> {
     let word = |sink: &Sink| match sink {
         Sink::Fd(number) => format!("descriptor {number}"),
-        Sink::File { path, sync } => {
+        Sink::File { path, sync, evidence } => {
             let path = relative(Path::new(path), policy);
-            format!("file {path}{}", if *sync { "" } else { ", without sync" })
+            let sealed = evidence.auditor.as_ref().map(|auditor| format!(", sealed for {auditor}"));
+            let anchors = evidence.checkpoints.as_ref().map(|rules| {
+                let to: Vec<String> = rules.to.iter().map(Anchor::word).collect();
+                let interval = humantime::format_duration(rules.interval);
+                format!(", checkpoints every {} records or {interval} to {}", rules.every, to.join(", "))
+            });
+            let synced = if *sync { "" } else { ", without sync" };
+            format!("file {path}{synced}{}{}", sealed.unwrap_or_default(), anchors.unwrap_or_default())
         }
         Sink::Stderr => "standard error".into(),
     };

@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use super::file::raw::RawPolicy;
 
+/// The schema as it is committed, which a test holds against [`schema`]: the binary need not know how to make one.
+pub const COMMITTED: &str = include_str!("../../docs/spec/policy.schema.json");
+
 /// The schema, JSON Schema 2020-12.
 #[must_use]
 pub fn schema() -> Value {

@@ -254,7 +254,10 @@ impl Cause for StillExposed {
     fn hint(&self) -> Option<String> {
         Some(match self.due {
             0 => "make it anew (above), then select the others: --store NAME".to_owned(),
-            _ => format!("vouchsafe set NAME {}   # or `rotate`, for each; then this command again", self.selection),
+            _ => format!(
+                "vouchsafe set NAME {}   # or `rotate`, as listed for each; then this command again",
+                self.selection
+            ),
         })
     }
 }

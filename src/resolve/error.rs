@@ -30,6 +30,8 @@ pub enum ResolveError {
         /// What is wrong.
         why: &'static str,
     },
+    /// What ran before had other names than are granted now: these.
+    NotAsBefore(Vec<VariableName>),
     /// Required and absent.
     Missing {
         /// Each one, and where it should be.
@@ -67,6 +69,9 @@ impl fmt::Display for ResolveError {
                 let missing: Vec<_> = missing.iter().map(|(name, place)| format!("`{name}` ({place})")).collect();
                 write!(f, "no value for {}", missing.join(", "))
             }
+            Self::NotAsBefore(names) => {
+                write!(f, "what is granted are not the secrets of before any more: {}", list(names))
+            }
             Self::Unbindable { item, why } => write!(f, "the item `{}` of a bundle {why}", escape(item.as_str())),
             Self::NotText { name, part } => {
                 write!(f, "the template of `{name}` needs text, and `{part}` is not UTF-8")
@@ -78,7 +83,7 @@ impl fmt::Display for ResolveError {
 impl Cause for ResolveError {
     fn class(&self) -> Class {
         match self {
-            Self::BundleDenied(_) => Class::Denied,
+            Self::BundleDenied(_) | Self::NotAsBefore(_) => Class::Denied,
             Self::BundleTooSmall { .. } | Self::Missing { .. } => Class::Missing,
             Self::Duplicate(_) | Self::Unbindable { .. } => Class::Policy,
             Self::Expired(_) | Self::Field { .. } | Self::NotText { .. } => Class::Store,
@@ -91,7 +96,11 @@ impl Cause for ResolveError {
             Self::Missing { hint, .. } => hint.clone(),
             Self::BundleTooSmall { .. } => Some("an empty bundle is fine with `at_least = 0`".into()),
             Self::Unbindable { .. } => Some("bind it by name under [secrets] instead".into()),
-            Self::BundleDenied(_) | Self::Duplicate(_) | Self::Field { .. } | Self::NotText { .. } => None,
+            Self::BundleDenied(_)
+            | Self::Duplicate(_)
+            | Self::NotAsBefore(_)
+            | Self::Field { .. }
+            | Self::NotText { .. } => None,
         }
     }
 }

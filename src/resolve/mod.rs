@@ -29,7 +29,8 @@ use crate::store::{Answer, Fetched, Store, Wanted};
 /// Opens the store of a name. Called once for each store that is needed, and for no other.
 pub type OpenStore<'o> = dyn FnMut(&StoreName) -> Result<Box<dyn Store + 'o>, Error> + 'o;
 
-/// Every granted value. Made only by [`resolve`], and from what the agent's client received. No `Debug`: it holds plaintext.
+/// Every granted value. Made only by [`resolve`], from what the agent's client received, and from
+/// what a child before was given. No `Debug`: it holds plaintext.
 ///
 /// ```compile_fail,E0451
 /// let resolved = vouchsafe::resolve::Resolved { values: vec![], parts: vec![] };
@@ -53,6 +54,34 @@ impl Resolved {
     /// What the agent has resolved, under a permit of its own.
     pub(crate) fn of_agent(received: Received) -> Self {
         Self { values: received.into_values(), parts: Vec::new() }
+    }
+
+    /// What a child before was given, if `grant` still allows that and nothing less: nobody is asked for it again.
+    ///
+    /// # Errors
+    /// What is granted are other names by now, or a value may not be used for so long.
+    pub(crate) fn of_before(grant: &Grant<'_>, values: Vec<Value>) -> Result<Self, ResolveError> {
+        let bindings = &grant.policy().secrets;
+        let has = |name: &VariableName| values.iter().any(|value| value.name == *name);
+        let is_granted = |name: &VariableName| {
+            grant.names().contains(name)
+                || (!bindings.contains_key(name) && grant.asks_bundle_for(name) && grant.covers_from_bundle(name))
+        };
+        let is_needed = |name: &&VariableName| bindings.get(*name).is_none_or(|binding| binding.required);
+        let expected = grant.names().iter().chain(grant.expected_of_bundles()).filter(is_needed);
+        let too_few = expected.filter(|name| !has(name));
+        let too_many = values.iter().map(|value| &value.name).filter(|name| !is_granted(name));
+        let others: Vec<_> = too_few.chain(too_many).cloned().collect();
+        if !others.is_empty() {
+            return Err(ResolveError::NotAsBefore(others));
+        }
+        // When it was written is not known any more.
+        let may_expire = |name: &&VariableName| {
+            let limit = |binding: &Binding| binding.max_age.is_some() && binding.on_expired == OnExpired::Refuse;
+            bindings.get(*name).is_some_and(limit)
+        };
+        let expired: Vec<_> = grant.names().iter().chain(grant.parts()).filter(may_expire).cloned().collect();
+        if expired.is_empty() { Ok(Self { values, parts: Vec::new() }) } else { Err(ResolveError::Expired(expired)) }
     }
 
     /// The values to inject, sorted by name.
@@ -407,7 +436,11 @@ pub(crate) fn variable_of(item: &ItemName, bundle: &Bundle) -> Result<VariableNa
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::policy::eval::{Caller, Request, Verdict, evaluate};
+    use crate::policy::file::{LoadOptions, parse_text};
 
     fn field(value: &str, tokens: &[&str]) -> Result<Vec<u8>, ResolveError> {
         let pointer = JsonPointer(tokens.iter().map(ToString::to_string).collect());
@@ -466,5 +499,37 @@ mod tests {
             let refused = refuse_expired(&BTreeMap::from([(&name, had)]), now).is_err();
             assert_eq!(refused, is_refused, "{max_age:?} {written:?}");
         }
+    }
+
+    /// What ran before is what is granted, or nothing.
+    #[test]
+    fn what_was_before_is_given_again_only_as_it_is_granted() {
+        let head = "version = 1\nenvironment = \"prod\"\nstore = \"s\"\n[stores.s]\ntype = \"ssm\"\nprefix = \"/p/\"\n";
+        let grants = "[[grants]]\nsecrets = [\"*\"]\nto = \"anyone\"\n";
+        let given = |rest: &str, names: &[&str]| {
+            let policy =
+                parse_text(&format!("{head}{rest}{grants}"), Path::new("p.toml"), &LoadOptions::default()).unwrap();
+            let caller = Caller { uid: 1, user: None, groups: Vec::new() };
+            let request = Request { caller, command: None, only: None, claimed: false };
+            let Verdict::Granted(grant) = evaluate(&policy, &request) else { panic!("denied") };
+            let value = |name: &&str| Value {
+                name: VariableName::new(*name).unwrap(),
+                secret: Secret::new(b"x".to_vec()),
+                note: SecretNote::default(),
+            };
+            let resolved = Resolved::of_before(&grant, names.iter().map(value).collect());
+            resolved.map(|resolved| resolved.values().len()).map_err(|error| error.to_string())
+        };
+        let others = |names: &str| Err(format!("what is granted are not the secrets of before any more: {names}"));
+        let two = "[secrets]\nA = {}\nB = { required = false }\nC = { inject = false }\n";
+        assert_eq!(given(two, &["A", "B"]), Ok(2));
+        assert_eq!(given(two, &["A"]), Ok(1), "it was absent then, and may be");
+        assert_eq!(given(two, &["B"]), others("`A`"));
+        assert_eq!(given(two, &["A", "B", "C", "D"]), others("`C`, `D`"));
+        let bundle = "[secrets]\nA = {}\nC = { inject = false }\n[[bundles]]\npath = \"b\"\n";
+        assert_eq!(given(bundle, &["A", "FROM_BUNDLE"]), Ok(2));
+        assert_eq!(given(bundle, &["A", "C"]), others("`C`"));
+        let old = "[secrets]\nA = { max_age = \"90d\", on_expired = \"refuse\" }\n";
+        assert!(given(old, &["A"]).unwrap_err().contains("of unknown age: `A`"));
     }
 }

@@ -1,6 +1,7 @@
 //! From the words of a policy to what does the work: the target that takes a value, and what makes a new one.
 
 use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 
 use super::apply::command::CommandTarget;
 use super::apply::postgres::PostgresTarget;
@@ -9,10 +10,11 @@ use super::means::Means;
 use super::stuck::Failure;
 use super::target::{NoTarget, Target};
 use crate::error::Error;
-use crate::name::VariableName;
-use crate::policy::model::{Apply, Generate, Program, Rotation};
+use crate::name::{StoreName, VariableName};
+use crate::policy::model::{Apply, Generate, Policy, Program, Rotation, Store};
 use crate::secret::Secret;
 use crate::setting::Setting;
+use crate::store::ssm::names::lock_of;
 
 /// The target of the rotation of `name`.
 ///
@@ -31,6 +33,17 @@ pub(super) fn target<'s>(
             let admin = means.get(&postgres.admin).ok_or(Failure::NotCovered)?.duplicate();
             Ok(Box::new(PostgresTarget::new(postgres, admin, &setting.host.network, setting.deadline())?))
         }
+    }
+}
+
+/// Where the right to rotate a store lies: the same for two stores of one place.
+pub(super) fn right_of(policy: &Policy, name: &StoreName) -> Option<PathBuf> {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match policy.stores.get(name)? {
+        Store::Age(store) => Some(real(&store.path)),
+        Store::Kms(store) => store.path.as_deref().map(real),
+        // In two accounts it is not the same one; then it is given back too soon, and taken again.
+        Store::Ssm(store) => Some(PathBuf::from(format!("ssm:{}", lock_of(&store.prefix)))),
     }
 }
 

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use super::step::{Answer, At, Intent, Next, Rules, State, Step};
+use super::step::{Answer, At, Intent, Next, Progress, Rules, State, Step};
 use super::stuck::{Failure, Stuck};
-use super::target::Target;
+use super::target::{Target, TargetError};
 use super::value::View;
 use crate::audit::RotationPermit;
 use crate::error::Error;
@@ -63,7 +63,7 @@ pub struct Rotating<'a> {
     pub author: &'a str,
     /// The time.
     pub now: &'a dyn Fn() -> SystemTime,
-    /// Until when a call to the store that begins now has to be done.
+    /// Until when a call to the store or the target that begins now has to be done.
     pub deadline: &'a dyn Fn() -> Instant,
 }
 
@@ -128,17 +128,26 @@ impl Rotating<'_> {
                 let now = other.map(|note| At { stage, number: note.number });
                 let now = now.map(|now| self.seen(now, values)).transpose()?;
                 let wanted = self.seen(at, values)?;
-                self.target.apply(now.as_ref(), &wanted)?;
+                self.target().apply(now.as_ref(), &wanted).map_err(|error| match at.stage {
+                    Stage::Pending => or(error, GIVE_UP),
+                    Stage::Current => or(error, ABANDON),
+                    Stage::Previous => error,
+                })?;
                 Ok(Answer::Done)
             }
             Step::Verify(at) => {
                 let value = self.seen(at, values)?;
-                self.target.verify(&value)?;
+                self.target().verify(&value)?;
                 Ok(Answer::Done)
             }
             Step::Probe(at) => {
                 let value = self.seen(at, values)?;
-                Ok(Answer::Works(self.target.verify(&value).is_ok()))
+                match self.target().verify(&value) {
+                    Ok(()) => Ok(Answer::Works(true)),
+                    // A version that is going to be lost has to be known not to be the one that is left.
+                    Err(error) if at.stage == Stage::Pending && !error.is_refusal => Err(or(error, ASK_AGAIN).into()),
+                    Err(_) => Ok(Answer::Works(false)),
+                }
             }
             Step::Promote(number) => {
                 Ok(Answer::Number(self.store.promote(self.item, number, &author, (self.deadline)())?))
@@ -151,20 +160,43 @@ impl Rotating<'_> {
                 self.discard(number, state, values)?;
                 Ok(Answer::Done)
             }
+            Step::Abandon(number) => {
+                self.store.discard_pending(self.item, number, (self.deadline)())?;
+                Ok(Answer::Done)
+            }
             Step::RollBack(number) => {
                 Ok(Answer::Number(self.store.roll_back(self.item, number, &author, (self.deadline)())?))
             }
         }
     }
 
+    /// The target, for one call: each has a time of its own, as each call to the store has.
+    fn target(&mut self) -> &mut dyn Target {
+        self.target.set_deadline((self.deadline)());
+        &mut *self.target
+    }
+
+    /// The current value proves itself before anything is made or forgotten: the target takes nothing else as a proof.
+    fn prove(&mut self, current: &Secret, way_out: &str) -> Result<(), Error> {
+        let proven = self.target().verify(current).map_err(|error| {
+            let problem = format!("the current value does not prove itself, so nothing was changed: {error}");
+            or(TargetError { problem, ..error }, way_out)
+        });
+        Ok(proven?)
+    }
+
     /// The whole value of a new version.
     fn compose(&mut self, state: &State, values: &mut Values) -> Result<Secret, Error> {
-        let generated = (self.fresh)()?;
         if self.view == View::Whole && !self.rules.has_target {
-            return Ok(generated);
+            return (self.fresh)();
         }
         let seen = self.current(state, values)?;
-        let composed = self.target.compose(Some(&seen), generated)?;
+        // A version that is pending and could not be applied would be in everybody's way.
+        if self.rules.has_target && state.progress != Progress::Retired {
+            self.prove(&seen, STORE)?;
+        }
+        let generated = (self.fresh)()?;
+        let composed = self.target().compose(Some(&seen), generated)?;
         let view = self.view.clone();
         // Read by the line above.
         let whole = values.0.get(&Stage::Current).ok_or(Failure::Stuck(Stuck::Absent))?;
@@ -176,8 +208,8 @@ impl Rotating<'_> {
         if self.rules.has_target {
             let current = self.current(state, values)?;
             let previous = self.seen(At { stage: Stage::Previous, number }, values)?;
-            self.target.verify(&current)?;
-            self.target.retire(&previous, &current)?;
+            self.prove(&current, GO_BACK)?;
+            self.target().retire(&previous, &current)?;
         }
         if state.retirable() == Some(number) {
             self.store.drop_previous(self.item, number, (self.deadline)())?;
@@ -185,15 +217,13 @@ impl Rotating<'_> {
         Ok(())
     }
 
-    /// A target that accepts the pending version forgets it first: nobody could name it any more. Where the current one had
-    /// to be put back in its place, it does not.
+    /// The target forgets the pending version first, whether or not it has ever accepted it: nobody could name it afterwards,
+    /// and that it does not work now (a check, a lost connection) does not say that it never will.
     fn discard(&mut self, number: u64, state: &State, values: &mut Values) -> Result<(), Error> {
         if self.rules.has_target {
             let current = self.current(state, values)?;
             let pending = self.seen(At { stage: Stage::Pending, number }, values)?;
-            if self.target.verify(&pending).is_ok() {
-                self.target.retire(&pending, &current)?;
-            }
+            self.target().retire(&pending, &current).map_err(|error| or(error, ABANDON))?;
         }
         Ok(self.store.discard_pending(self.item, number, (self.deadline)())?)
     }
@@ -223,6 +253,23 @@ impl Rotating<'_> {
     }
 }
 
+const STORE: &str = "store the one that works with `vouchsafe set NAME`";
+const GO_BACK: &str =
+    "store the one that works with `vouchsafe set NAME`, or go back with `vouchsafe rotate --rollback NAME`";
+const GIVE_UP: &str = "`vouchsafe rotate --rollback NAME` gives the pending version up";
+const ASK_AGAIN: &str = "nothing is given up before the target has refused it: again, once it answers";
+const ABANDON: &str = "where the target refuses both versions, `vouchsafe rotate --abandon NAME` gives the pending version up without the target";
+
+/// The same with one more way out.
+fn or(error: TargetError, way_out: &str) -> TargetError {
+    // Whoever is at it now is waited for.
+    if error.is_busy {
+        return error;
+    }
+    let hint = error.hint.as_ref().map_or_else(|| way_out.to_owned(), |own| format!("{own}; {way_out}"));
+    error.hinting(hint)
+}
+
 fn moved(store: &StoreName, item: &ItemName, number: Option<u64>, stage: Stage) -> StoreError {
     let found = match number {
         Some(number) => format!("version {number} is {}", stage.word()),
@@ -245,7 +292,7 @@ impl Values {
                 self.0.extend(pending.map(|value| (Stage::Current, value)));
                 self.0.extend(current.map(|value| (Stage::Previous, value)));
             }
-            Step::Discard(_) => drop(self.0.remove(&Stage::Pending)),
+            Step::Discard(_) | Step::Abandon(_) => drop(self.0.remove(&Stage::Pending)),
             Step::Retire(_) => drop(self.0.remove(&Stage::Previous)),
             Step::RollBack(_) => self.0.clear(),
             Step::Adopt | Step::Create | Step::Apply(_) | Step::Verify(_) | Step::Probe(_) => {}

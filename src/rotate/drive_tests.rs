@@ -11,7 +11,7 @@ use super::*;
 use crate::audit::{Actor, Auditor, Context, SecretNote};
 use crate::error::{Cause, Class};
 use crate::name::EnvironmentName;
-use crate::policy::model::Sink;
+use crate::policy::model::{Evidence, Sink};
 use crate::rotate::step::StepName;
 use crate::rotate::target::TargetError;
 use crate::store::Fetched;
@@ -46,6 +46,10 @@ struct World {
     serial: u32,
     /// Nothing works from the start.
     is_broken: bool,
+    /// A user whose check fails, although the target accepts it.
+    unproven: Option<String>,
+    /// The target forgets nothing.
+    keeps_all: bool,
     seen: BTreeSet<u64>,
 }
 
@@ -83,7 +87,20 @@ impl World {
         let accepted = BTreeMap::from([(user, password)]);
         let seen = BTreeSet::from([1]);
         let (holder, fault, intrusion) = (None, None, None);
-        Self { kind, document, accepted, holder, effects: 0, fault, intrusion, serial: 0, is_broken: false, seen }
+        Self {
+            kind,
+            document,
+            accepted,
+            holder,
+            effects: 0,
+            fault,
+            intrusion,
+            serial: 0,
+            is_broken: false,
+            unproven: None,
+            keeps_all: false,
+            seen,
+        }
     }
 
     fn at(&self, stage: Stage) -> Option<&Version> {
@@ -209,7 +226,7 @@ impl Stages for Process<'_> {
             })
         };
         let (current, pending, previous) = (at(Stage::Current), at(Stage::Pending), at(Stage::Previous));
-        Ok(Staged { current, pending, previous, is_unmarked: false })
+        Ok(Staged { current, pending, previous, ..Staged::default() })
     }
 
     fn read(&mut self, _item: &StagedItem, stage: Stage, _deadline: Instant) -> Result<Option<Fetched>, StoreError> {
@@ -308,13 +325,18 @@ impl Target for Model<'_> {
 
     fn verify(&mut self, value: &Secret) -> Result<(), TargetError> {
         let (user, password) = split(value);
-        let works = self.0.world.borrow().accepted.get(&user) == Some(&password);
-        if works { Ok(()) } else { Err(refusal("it does not work")) }
+        let world = self.0.world.borrow();
+        let works = world.accepted.get(&user) == Some(&password) && world.unproven != Some(user);
+        let is_refusal = world.accepted.get(&split(value).0) != Some(&password);
+        if works { Ok(()) } else { Err(TargetError { is_refusal, ..refusal("it does not work") }) }
     }
 
     fn retire(&mut self, previous: &Secret, current: &Secret) -> Result<(), TargetError> {
         let ((user, _), (kept, _)) = (split(previous), split(current));
         self.0.effect(|world| {
+            if world.keeps_all {
+                return Err(refusal("not now"));
+            }
             if user != kept {
                 world.accepted.remove(&user);
             }
@@ -363,7 +385,7 @@ fn permit_for(name: &str) -> RotationPermit {
     };
     let environment = Some(EnvironmentName::new("prod").unwrap());
     let context = Context { actor, environment, service: None, policy_digest: "0".into(), command: None };
-    let sink = Sink::File { path: path.to_str().unwrap().into(), sync: false };
+    let sink = Sink::File { path: path.to_str().unwrap().into(), sync: false, evidence: Evidence::default() };
     let note = SecretNote { name: "A".into(), store: "files".into(), item: name.into(), ..SecretNote::default() };
     Auditor::open(&[sink], context).unwrap().begin_rotation("rotate", &note, &[]).unwrap()
 }
@@ -538,10 +560,139 @@ fn a_current_credential_that_does_not_work_changes_nothing_at_the_target() {
         assert_eq!(failed.unwrap_err().class(), Class::Target);
         assert_eq!(
             (notes.steps.as_slice(), &world.borrow().accepted),
-            (&["create", "apply failed"].map(String::from)[..], &before)
+            (&["create failed"].map(String::from)[..], &before)
         );
-        assert!(number(&world, Stage::Pending).is_some(), "and it can be resumed when that is mended");
+        assert_eq!(number(&world, Stage::Pending), None, "so that the hint can be followed");
+        assert_eq!(world.borrow().serial, 0, "nor is a value made");
     }
+}
+
+/// The target forgot what is current while a version was pending that it never got: there is a way out, and it is no circle.
+#[test]
+fn where_nothing_works_what_is_pending_can_be_abandoned() {
+    for kind in KINDS {
+        let world = RefCell::new(World::new(kind));
+        run(&world, 1, Intent::Only(StepName::Create), RULES[0]).unwrap();
+        world.borrow_mut().accepted.clear();
+        world.borrow_mut().is_broken = true;
+        for (intent, wanted) in [
+            (Intent::Rotate, "vouchsafe rotate --rollback NAME"),
+            (Intent::Finish, "vouchsafe rotate --rollback NAME"),
+            (Intent::RollBack, "vouchsafe rotate --abandon NAME"),
+        ] {
+            let error = run(&world, 1, intent, RULES[0]).unwrap_err();
+            assert!(error.hint().unwrap().contains(wanted), "{intent:?}: {:?}", error.hint());
+            assert_eq!(number(&world, Stage::Pending), Some(2));
+        }
+        run(&world, 1, Intent::Abandon, RULES[0]).unwrap();
+        assert_eq!([Stage::Pending, Stage::Current].map(|stage| number(&world, stage)), [None, Some(1)]);
+        let error = run(&world, 1, Intent::Rotate, RULES[0]).unwrap_err();
+        assert!(error.hint().unwrap().contains("vouchsafe set NAME"), "{:?}", error.hint());
+        // As it says: now it is taken.
+        let right = if kind == Kind::Keys { "key9:key9" } else { "a:9" };
+        let (user, password) = split(&secret(right));
+        world.borrow_mut().accepted.insert(user, password);
+        world.borrow_mut().document.set(&a(), secret(right), "me", SystemTime::UNIX_EPOCH).unwrap();
+        world.borrow_mut().document.drop_previous(&a()).unwrap();
+        world.borrow_mut().is_broken = false;
+        run(&world, 1, Intent::Rotate, RULES[0]).unwrap();
+    }
+}
+
+#[test]
+fn what_works_is_not_abandoned() {
+    for kind in KINDS {
+        let world = RefCell::new(World::new(kind));
+        run(&world, 1, Intent::Only(StepName::Create), RULES[0]).unwrap();
+        run(&world, 1, Intent::Only(StepName::Apply), RULES[0]).unwrap();
+        let error = run(&world, 1, Intent::Abandon, RULES[0]).unwrap_err();
+        assert_eq!((error.class(), number(&world, Stage::Pending)), (Class::Usage, Some(2)));
+        // Nor what nobody can tell of: with one user it may be all that is left.
+        let (user, _) = split(&world.borrow().at(Stage::Pending).unwrap().value);
+        world.borrow_mut().unproven = Some(user);
+        let error = run(&world, 1, Intent::Abandon, RULES[0]).unwrap_err();
+        assert_eq!((error.class(), number(&world, Stage::Pending)), (Class::Target, Some(2)));
+        world.borrow_mut().unproven = None;
+        run(&world, 1, Intent::Finish, RULES[0]).unwrap();
+    }
+}
+
+/// A check that fails, a lost connection: that says nothing about what the target accepts.
+#[test]
+fn what_is_given_up_is_forgotten_by_the_target_although_it_does_not_prove_itself() {
+    for kind in [Kind::Alternating, Kind::Keys] {
+        let world = RefCell::new(World::new(kind));
+        run(&world, 1, Intent::Only(StepName::Create), RULES[0]).unwrap();
+        run(&world, 1, Intent::Only(StepName::Apply), RULES[0]).unwrap();
+        let (user, _) = split(&world.borrow().at(Stage::Pending).unwrap().value);
+        world.borrow_mut().unproven = Some(user.clone());
+        world.borrow_mut().keeps_all = true;
+        let error = run(&world, 1, Intent::RollBack, RULES[0]).unwrap_err();
+        assert!(error.hint().unwrap().contains("--abandon NAME"), "{:?}", error.hint());
+        assert_eq!(number(&world, Stage::Pending), Some(2), "nobody could name it any more");
+        world.borrow_mut().keeps_all = false;
+        run(&world, 1, Intent::RollBack, RULES[0]).unwrap();
+        assert_eq!(number(&world, Stage::Pending), None);
+        assert!(
+            !world.borrow().accepted.contains_key(&user),
+            "{kind:?}: the target accepts what nobody knows any more"
+        );
+    }
+}
+
+/// Each call has a time of its own: a slow generator takes none from the target.
+#[test]
+fn a_call_to_the_target_has_the_time_that_is_left_when_it_begins() {
+    let world = RefCell::new(World::new(Kind::Single));
+    let start = Instant::now();
+    let ticks = std::cell::Cell::new(0);
+    let given = RefCell::new(Vec::new());
+    struct Timed<'w>(Model<'w>, &'w RefCell<Vec<Instant>>);
+    impl Target for Timed<'_> {
+        fn set_deadline(&mut self, deadline: Instant) {
+            self.1.borrow_mut().push(deadline);
+        }
+        fn compose(&mut self, current: Option<&Secret>, generated: Secret) -> Result<Secret, TargetError> {
+            self.0.compose(current, generated)
+        }
+        fn apply(&mut self, current: Option<&Secret>, pending: &Secret) -> Result<(), TargetError> {
+            self.0.apply(current, pending)
+        }
+        fn verify(&mut self, value: &Secret) -> Result<(), TargetError> {
+            self.0.verify(value)
+        }
+        fn retire(&mut self, previous: &Secret, current: &Secret) -> Result<(), TargetError> {
+            self.0.retire(previous, current)
+        }
+    }
+    let holder = Holder { owner: "1".into(), since: SystemTime::UNIX_EPOCH };
+    PERMIT.with(|permit| {
+        let rotating = Rotating {
+            permit,
+            store_name: &store_name(),
+            store: &mut Process { world: &world, id: 1 },
+            target: &mut Timed(Model(Process { world: &world, id: 1 }), &given),
+            item: &StagedItem { item: a(), pending_separate: false },
+            view: View::Whole,
+            // As long as a hundred calls.
+            fresh: &mut || {
+                ticks.set(ticks.get() + 100);
+                Ok(secret("new"))
+            },
+            rules: RULES[0],
+            holder: &holder,
+            author: "me",
+            now: &|| SystemTime::UNIX_EPOCH,
+            deadline: &|| {
+                ticks.set(ticks.get() + 1);
+                start + Duration::from_secs(ticks.get())
+            },
+        };
+        rotating.run(Intent::Rotate, &mut Notes::default()).unwrap();
+    });
+    let given: Vec<u64> = given.borrow().iter().map(|at| (*at - start).as_secs()).collect();
+    assert_eq!(given.len(), 4, "proof of the current one, compose, apply, verify");
+    assert!(given[0] < 100 && given[1..].iter().all(|at| *at > 100) && given.is_sorted(), "{given:?}");
 }
 
 proptest! {
@@ -556,7 +707,7 @@ proptest! {
         runs in proptest::collection::vec(
             (
                 proptest::sample::select(vec![
-                    Intent::Rotate, Intent::Rotate, Intent::Finish, Intent::RollBack,
+                    Intent::Rotate, Intent::Rotate, Intent::Finish, Intent::RollBack, Intent::Abandon,
                     Intent::Only(StepName::Create), Intent::Only(StepName::Apply), Intent::Only(StepName::Promote),
                     Intent::Only(StepName::Retire),
                 ]),
@@ -573,7 +724,7 @@ proptest! {
                 let base = world.effects;
                 world.fault = fault.map(|(at, happens)| (base + at, happens));
                 // Forward and back at once is what the right to rotate is for: no order of steps makes both come true.
-                world.intrusion = intrusion.filter(|_| intent != Intent::RollBack).map(|at| base + at);
+                world.intrusion = intrusion.filter(|_| !matches!(intent, Intent::RollBack | Intent::Abandon)).map(|at| base + at);
             }
             let highest = *world.borrow().seen.iter().next_back().unwrap();
             run(&world, 1, intent, rules).ok();

@@ -33,7 +33,7 @@ pub use report::Progress;
 
 use self::drive::Rotating;
 use self::means::Means;
-use self::report::Scribe;
+use self::report::{Scribe, describe, destination, origin};
 use self::select::{Candidate, Wish, candidates, wish};
 use self::step::{Intent, State, Step};
 use self::stuck::{Failure, Interrupted, Unfinished, listed};
@@ -42,8 +42,7 @@ use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::{Class, Error};
 use crate::inject::ParentEnv;
 use crate::inspect::{describe_source, note_of};
-use crate::name::{StoreName, VariableName, escape, show};
-use crate::policy::model::{Apply, Generate, Roles, Rotation};
+use crate::name::{StoreName, VariableName};
 use crate::setting::Setting;
 use crate::store::StoreErrorKind;
 use crate::store::stages::{Holder, Stages};
@@ -54,7 +53,12 @@ use crate::{caller, change, cli, output, sys};
 /// # Errors
 /// The first failure, with all that is left to do.
 pub fn rotate(options: &cli::Rotate, parent: &ParentEnv) -> Result<(), Error> {
-    sys::note_signals();
+    // Of what changes nothing, nothing has to be ended between two steps.
+    if options.dry_run {
+        sys::end_on_signals()
+    } else {
+        sys::note_signals()
+    }
     let wish = wish(options)?;
     let setting = Setting::load(&options.selection, parent)?;
     let candidates = candidates(&setting.policy, &options.names)?;
@@ -119,6 +123,7 @@ struct Left<'s> {
 impl<'s> Run<'s, '_> {
     fn rotate_all(&mut self, candidates: &[Candidate<'s>]) {
         for candidate in candidates {
+            self.heed_signal();
             if self.is_stopped || self.refused.contains(&candidate.item.store) {
                 self.left.push(Left { name: candidate.name, is_begun: false });
                 continue;
@@ -134,15 +139,44 @@ impl<'s> Run<'s, '_> {
                 Err(error) => Err((error, false)),
             };
             if let Err((error, is_begun)) = done {
-                if error.class() == Class::Store && start.elapsed() >= self.setting.policy.run.deadline {
-                    self.refused.insert(&candidate.item.store);
-                }
+                self.note_silence(candidate, &error, start);
                 self.note_failure(candidate.name, error, is_begun);
             }
+        }
+        if !self.left.is_empty() {
+            self.heed_signal();
         }
         for store in self.stores.values_mut() {
             // What is not given back ends by itself.
             store.let_go(self.setting.deadline()).ok();
+        }
+    }
+
+    /// Nothing more is begun once a signal came, whatever the run was at.
+    fn heed_signal(&mut self) {
+        if let Some(signal) = sys::noted_signal() {
+            self.signal = Some(signal);
+            self.is_stopped = true;
+        }
+    }
+
+    /// A store that let a whole deadline pass is not asked again.
+    fn note_silence(&mut self, candidate: &Candidate<'s>, error: &Error, start: Instant) {
+        if error.class() == Class::Store && start.elapsed() >= self.setting.policy.run.deadline {
+            self.refused.insert(&candidate.item.store);
+        }
+    }
+
+    /// Two stores of a policy may be one place; this process must not be kept waiting by itself.
+    fn let_go_of_the_same(&mut self, store: &StoreName) {
+        let place = bind::right_of(&self.setting.policy, store);
+        for (_, other) in self
+            .stores
+            .iter_mut()
+            .filter(|(name, _)| **name != store && bind::right_of(&self.setting.policy, name) == place)
+        {
+            // If it is not given back, whoever wants it says so.
+            other.let_go(self.setting.deadline()).ok();
         }
     }
 
@@ -155,6 +189,7 @@ impl<'s> Run<'s, '_> {
         let note = note_of(name, item);
         let permit = self.auditor.begin_rotation(&reason, &note, &means::notes(policy, &names));
         let permit = permit.map_err(|error| (error.into(), false))?;
+        self.let_go_of_the_same(&item.store);
         let public = RefCell::new(None);
         let mut scribe = Scribe::new(&mut self.auditor, setting, note, (intent, self.options.json), &public);
         let (means, holder, author) = (&mut self.means, &self.holder, &self.author);
@@ -226,6 +261,14 @@ impl<'s> Run<'s, '_> {
     fn show_plan(&mut self, candidates: &[Candidate<'s>]) -> Result<(), Error> {
         let mut rows = Vec::new();
         for candidate in candidates {
+            let store = &candidate.item.store;
+            if self.refused.contains(store) {
+                let name = candidate.name;
+                let skipped = format!("vouchsafe: `{name}` was not looked at: store `{store}` gave no answer before\n");
+                output::complain(&skipped).unwrap_or_default();
+                continue;
+            }
+            let start = Instant::now();
             let planned = self.look(candidate).and_then(|(state, intent)| {
                 let Some(intent) = intent else { return Ok(Vec::new()) };
                 let steps = state.plan(intent, candidate.rules(), SystemTime::now());
@@ -233,7 +276,10 @@ impl<'s> Run<'s, '_> {
             });
             match planned {
                 Ok(steps) => rows.extend(steps.into_iter().map(|step| (candidate, step))),
-                Err(error) => self.note_failure(candidate.name, error, false),
+                Err(error) => {
+                    self.note_silence(candidate, &error, start);
+                    self.note_failure(candidate.name, error, false);
+                }
             }
         }
         self.left.clear();
@@ -270,7 +316,10 @@ impl<'s> Run<'s, '_> {
             output::complain(&format!("vouchsafe: error[{}]: `{name}`: {error}\n", error.class().word()))
                 .unwrap_or_default();
         }
-        self.failures.push((name, error));
+        // That it was ended is said at the end.
+        if self.signal.is_none() || error.class() == Class::Audit {
+            self.failures.push((name, error));
+        }
     }
 
     fn end(mut self) -> Result<(), Error> {
@@ -282,6 +331,10 @@ impl<'s> Run<'s, '_> {
         let command = self.command();
         let left: Vec<VariableName> = self.left.iter().map(|left| left.name.clone()).collect();
         if let Some(signal) = self.signal {
+            for (name, error) in self.failures.iter().take(1) {
+                output::complain(&format!("vouchsafe: error[{}]: `{name}`: {error}\n", error.class().word()))
+                    .unwrap_or_default();
+            }
             let text =
                 format!("vouchsafe: {}; left to do: {}\nhint: {command}\n", Interrupted { signal }, listed(&left));
             output::complain(&text).unwrap_or_default();
@@ -308,6 +361,7 @@ impl<'s> Run<'s, '_> {
             Wish::Due => vec![of("--due", &|_| true)],
             Wish::Resume => vec![of("--resume", &|_| true)],
             Wish::Each(Intent::RollBack) => vec![of("--rollback", &|_| true)],
+            Wish::Each(Intent::Abandon) => vec![of("--abandon", &|_| true)],
             Wish::Each(_) => vec![of("--resume", &|left| left.is_begun), of("", &|left| !left.is_begun)],
         };
         commands.into_iter().flatten().collect::<Vec<_>>().join(" && ")
@@ -323,35 +377,5 @@ fn opened<'r, 's>(
     match stores.entry(name) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => Ok(entry.insert(setting.open_stages(name)?)),
-    }
-}
-
-/// Why values are read, for the record.
-fn describe(intent: Intent) -> String {
-    match intent {
-        Intent::Rotate => "rotate".into(),
-        Intent::Finish => "resume".into(),
-        Intent::RollBack => "roll back".into(),
-        Intent::Only(step) => format!("{} only", step.word()),
-    }
-}
-
-/// What else gets the values of bindings.
-fn origin(rotation: &Rotation) -> String {
-    match &rotation.generate {
-        Generate::Command(program) => format!("; made by program `{}`", show(&program.path)),
-        _ => String::new(),
-    }
-}
-
-/// Where values go.
-fn destination(rotation: &Rotation) -> String {
-    match &rotation.apply {
-        Apply::None => "no target".into(),
-        Apply::Command(program) => format!("program `{}`", show(&program.path)),
-        Apply::Postgres(postgres) => match &postgres.roles {
-            Roles::Alternating(one, other) => format!("PostgreSQL roles `{}`, `{}`", escape(one), escape(other)),
-            Roles::Single(role) => format!("PostgreSQL role `{}`", escape(role)),
-        },
     }
 }

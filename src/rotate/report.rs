@@ -9,11 +9,12 @@ use serde::Serialize;
 use super::drive::Journal;
 use super::step::{Answer, At, Intent, Step};
 use super::stuck::{Interrupted, Unrecorded};
+use crate::agent::ask;
 use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::error::{Class, Error};
-use crate::name::escape;
+use crate::name::{escape, show};
 use crate::output;
-use crate::policy::model::Stage;
+use crate::policy::model::{Apply, Generate, Roles, Rotation, Stage};
 use crate::setting::Setting;
 use crate::sys;
 
@@ -26,7 +27,7 @@ pub struct Progress {
     store: String,
     /// The item.
     item: String,
-    /// `adopt`, `create`, `apply`, `verify`, `promote`, `retire`, `discard` or `roll-back`.
+    /// `adopt`, `create`, `apply`, `verify`, `promote`, `retire`, `discard`, `abandon` or `roll-back`.
     step: &'static str,
     /// `planned` in a dry run; else `succeeded`, `failed`, or `unknown` where nobody can say.
     outcome: &'static str,
@@ -56,6 +57,8 @@ pub(super) struct Scribe<'a, 'e> {
     pub(super) signal: Option<i32>,
     /// Whether its line has begun.
     pub(super) has_said: bool,
+    /// Why the agent of this host may still serve what was current.
+    stale: Option<String>,
 }
 
 impl<'a, 'e> Scribe<'a, 'e> {
@@ -77,6 +80,7 @@ impl<'a, 'e> Scribe<'a, 'e> {
             is_recorded: false,
             signal: None,
             has_said: false,
+            stale: None,
         }
     }
 
@@ -101,6 +105,9 @@ impl<'a, 'e> Scribe<'a, 'e> {
         }
         if self.has_said && !self.json {
             print("\n");
+        }
+        if let Some(stale) = self.stale.take() {
+            output::complain(&format!("vouchsafe: warning: {stale}\n")).unwrap_or_default();
         }
     }
 
@@ -150,9 +157,14 @@ fn event_of(step: Step) -> Event {
         Step::Verify(_) | Step::Probe(_) => Event::RotationVerified,
         Step::Promote(_) => Event::RotationPromoted,
         Step::Retire(_) => Event::RotationRetired,
-        Step::Discard(_) => Event::RotationDiscarded,
+        Step::Discard(_) | Step::Abandon(_) => Event::RotationDiscarded,
         Step::RollBack(_) => Event::RotationRolledBack,
     }
+}
+
+/// What a record says of a step besides its name.
+fn remark_on(step: Step) -> Option<&'static str> {
+    matches!(step, Step::Abandon(_)).then_some("abandoned: the target was not told, and may accept it")
 }
 
 /// The version after the step: what was created, or is current now.
@@ -177,6 +189,7 @@ fn words_for(step: Step, answer: Answer, at: Option<At>) -> String {
         Step::Promote(_) => format!("version {number} is current"),
         Step::Retire(_) => format!("version {number} retired"),
         Step::Discard(_) => format!("version {number} discarded"),
+        Step::Abandon(_) => format!("version {number} abandoned: the target was not told, and may accept it"),
         Step::RollBack(_) => format!("version {number} is current again"),
     }
 }
@@ -200,7 +213,7 @@ impl Journal for Scribe<'_, '_> {
             self.say(&format!("goes on with version {number}"));
         }
         let note = self.note_at(step.version());
-        Ok(self.auditor.record(event_of(step), Outcome::Allowed, None, &[note])?)
+        Ok(self.auditor.record(event_of(step), Outcome::Allowed, remark_on(step), &[note])?)
     }
 
     fn after(&mut self, step: Step, answer: Answer) -> Result<(), Error> {
@@ -208,7 +221,10 @@ impl Journal for Scribe<'_, '_> {
         self.is_begun |= matches!(step, Step::Create | Step::Promote(_));
         let outcome = if answer == Answer::Works(false) { Outcome::Failed } else { Outcome::Succeeded };
         self.auditor.note_request_ids(self.setting.aws.take_request_ids());
-        let written = self.auditor.record(event_of(step), outcome, None, &[self.note_at(at)]);
+        let written = self.auditor.record(event_of(step), outcome, remark_on(step), &[self.note_at(at)]);
+        if matches!(step, Step::Promote(_) | Step::RollBack(_)) {
+            self.stale = ask::forget(self.setting);
+        }
         self.say(&words_for(step, answer, at));
         let public = self.public.borrow_mut().take();
         if self.json {
@@ -239,5 +255,36 @@ impl Journal for Scribe<'_, '_> {
             output::print_json(&Progress { reason: Some(error.to_string()), ..progress }).unwrap_or_default();
         }
         Ok(written?)
+    }
+}
+
+/// Why values are read, for the record.
+pub(super) fn describe(intent: Intent) -> String {
+    match intent {
+        Intent::Rotate => "rotate".into(),
+        Intent::Finish => "resume".into(),
+        Intent::RollBack => "roll back".into(),
+        Intent::Abandon => "abandon what is pending".into(),
+        Intent::Only(step) => format!("{} only", step.word()),
+    }
+}
+
+/// What else gets the values of bindings.
+pub(super) fn origin(rotation: &Rotation) -> String {
+    match &rotation.generate {
+        Generate::Command(program) => format!("; made by program `{}`", show(&program.path)),
+        _ => String::new(),
+    }
+}
+
+/// Where values go.
+pub(super) fn destination(rotation: &Rotation) -> String {
+    match &rotation.apply {
+        Apply::None => "no target".into(),
+        Apply::Command(program) => format!("program `{}`", show(&program.path)),
+        Apply::Postgres(postgres) => match &postgres.roles {
+            Roles::Alternating(one, other) => format!("PostgreSQL roles `{}`, `{}`", escape(one), escape(other)),
+            Roles::Single(role) => format!("PostgreSQL role `{}`", escape(role)),
+        },
     }
 }

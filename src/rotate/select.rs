@@ -64,11 +64,13 @@ fn is_due(binding: &Binding, state: &State, now: SystemTime) -> bool {
 
 /// What the command line wants, if it says so in one way.
 pub(super) fn wish(options: &cli::Rotate) -> Result<Wish, Error> {
-    let needs_name = options.rollback || options.only_step.is_some();
+    let needs_name = options.rollback || options.abandon || options.only_step.is_some();
     let is_said = options.due || options.all || options.resume;
     if options.names.is_empty() && (needs_name || !is_said) {
         let hint = if options.rollback {
             "vouchsafe rotate --rollback NAME"
+        } else if options.abandon {
+            "vouchsafe rotate --abandon NAME"
         } else if needs_name {
             "vouchsafe rotate --only-step STEP NAME"
         } else {
@@ -79,6 +81,7 @@ pub(super) fn wish(options: &cli::Rotate) -> Result<Wish, Error> {
     Ok(match options.only_step {
         Some(step) => Wish::Each(Intent::Only(step.into())),
         None if options.rollback => Wish::Each(Intent::RollBack),
+        None if options.abandon => Wish::Each(Intent::Abandon),
         None if options.due => Wish::Due,
         None if options.resume => Wish::Resume,
         None => Wish::Each(Intent::Rotate),

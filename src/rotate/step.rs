@@ -20,6 +20,8 @@ pub enum Intent {
     Finish,
     /// Back to the version before.
     RollBack,
+    /// The pending version is given up without the target, which does not take it.
+    Abandon,
     /// One step.
     Only(StepName),
 }
@@ -81,6 +83,8 @@ pub enum Step {
     Retire(u64),
     /// target and store: this pending version is gone.
     Discard(u64),
+    /// store: this pending version is gone. The target is not told.
+    Abandon(u64),
     /// store: this previous version becomes current again.
     RollBack(u64),
 }
@@ -97,6 +101,7 @@ impl Step {
             Self::Promote(_) => "promote",
             Self::Retire(_) => "retire",
             Self::Discard(_) => "discard",
+            Self::Abandon(_) => "abandon",
             Self::RollBack(_) => "roll-back",
         }
     }
@@ -107,7 +112,9 @@ impl Step {
         match self {
             Self::Adopt | Self::Create => None,
             Self::Apply(at) | Self::Verify(at) | Self::Probe(at) => Some(at),
-            Self::Promote(number) | Self::Discard(number) => Some(At { stage: Stage::Pending, number }),
+            Self::Promote(number) | Self::Discard(number) | Self::Abandon(number) => {
+                Some(At { stage: Stage::Pending, number })
+            }
             Self::Retire(number) | Self::RollBack(number) => Some(At { stage: Stage::Previous, number }),
         }
     }
@@ -131,7 +138,7 @@ pub enum Progress {
     Nothing,
     /// Created this version.
     Created(u64),
-    /// The target does not accept this version, which was to be expected.
+    /// This version does not work, which was to be expected.
     Refused(u64),
     /// The target accepts this version.
     Applied(u64),
@@ -193,6 +200,7 @@ impl State {
     pub fn next(&self, intent: Intent, rules: Rules, now: SystemTime) -> Result<Next, Stuck> {
         match (intent, self.pending()) {
             (Intent::RollBack, pending) => self.back(pending, rules),
+            (Intent::Abandon, pending) => self.abandon(pending, rules),
             (Intent::Only(step), pending) => self.only(step, pending, rules),
             (Intent::Rotate | Intent::Finish, Some(pending)) => Ok(self.forward(pending, rules)),
             (Intent::Rotate, None) if matches!(self.progress, Progress::Nothing | Progress::Retired) => {
@@ -240,6 +248,7 @@ impl State {
                 (At { stage: Stage::Current, number: current }, Step::Discard(pending))
             }
             // It was done already: a second time would be forward again.
+            (None, Some(_), _) if self.staged.is_rolled_back => return Ok(Next::Done),
             (None, Some(current), Some(previous)) if previous > current => return Ok(Next::Done),
             (None, _, Some(previous)) => (At { stage: Stage::Previous, number: previous }, Step::RollBack(previous)),
             (None, _, None) => return Err(Stuck::NoPrevious),
@@ -251,6 +260,21 @@ impl State {
             Progress::Refused(number) if number == goal.number => Step::Apply(goal),
             _ => Step::Probe(goal),
         }))
+    }
+
+    /// Whether the target takes the pending version cannot be known where it takes nothing, so this is for a person to decide;
+    /// but what works is not given up.
+    fn abandon(&self, pending: Option<u64>, rules: Rules) -> Result<Next, Stuck> {
+        let Some(number) = pending else { return Ok(Next::Done) };
+        if self.staged.current.is_none() {
+            return Err(Stuck::FirstVersion);
+        }
+        match self.progress {
+            _ if !rules.has_target => Ok(Next::Do(Step::Discard(number))),
+            Progress::Refused(refused) if refused == number => Ok(Next::Do(Step::Abandon(number))),
+            Progress::Verified(verified) if verified == number => Err(Stuck::PendingWorks),
+            _ => Ok(Next::Do(Step::Probe(At { stage: Stage::Pending, number }))),
+        }
     }
 
     fn only(&self, wanted: StepName, pending: Option<u64>, rules: Rules) -> Result<Next, Stuck> {
@@ -311,7 +335,7 @@ impl State {
                 let time = self.staged.previous.take().and_then(|note| note.time);
                 self.make_current(VersionNote { time, ..note(given(number), Stage::Current) });
             }
-            Step::Discard(_) => {
+            Step::Discard(_) | Step::Abandon(_) => {
                 self.staged.pending = None;
                 self.progress = Progress::Settled;
             }
@@ -337,7 +361,7 @@ impl State {
             steps.push(step);
             let answer = match step {
                 Step::Create => Answer::Number(state.highest() + 1),
-                Step::Probe(_) => Answer::Works(true),
+                Step::Probe(_) => Answer::Works(intent != Intent::Abandon),
                 _ => Answer::Done,
             };
             state = state.after(step, answer, now);

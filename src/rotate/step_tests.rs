@@ -23,7 +23,7 @@ fn state(numbers: [Option<u64>; 3]) -> State {
         current: note(current, Stage::Current),
         pending: note(pending, Stage::Pending),
         previous: note(previous, Stage::Previous),
-        is_unmarked: false,
+        ..Staged::default()
     })
 }
 
@@ -45,7 +45,7 @@ fn words(steps: &[Step]) -> String {
 
 #[test]
 fn every_way_from_every_state() {
-    use Intent::{Finish, RollBack, Rotate};
+    use Intent::{Abandon, Finish, RollBack, Rotate};
     let only = Intent::Only;
     let (absent, fresh, used) = ([None; 3], [Some(3), None, None], [Some(3), None, Some(2)]);
     let (pending, first, back) = ([Some(3), Some(4), Some(2)], [None, Some(1), None], [Some(2), None, Some(3)]);
@@ -86,6 +86,11 @@ fn every_way_from_every_state() {
         (back, RollBack, TARGET, 1_000, ""),
         (pending, RollBack, TARGET, 1_000, "verify:3 discard:4"),
         (pending, RollBack, NONE, 1_000, "discard:4"),
+        // Given up.
+        (fresh, Abandon, TARGET, 1_000, ""),
+        (first, Abandon, TARGET, 1_000, "FirstVersion"),
+        (pending, Abandon, TARGET, 1_000, "verify:4 abandon:4"),
+        (pending, Abandon, NONE, 1_000, "discard:4"),
         // One step.
         (absent, only(StepName::Create), TARGET, 1_000, "Absent"),
         (fresh, only(StepName::Create), TARGET, 1_000, "create"),
@@ -133,6 +138,29 @@ fn what_does_not_work_any_more_is_put_back_and_proven() {
     }
 }
 
+/// As a store says it where the numbers do not: apart, the one that was gone back to has a new number; by label, a roll back
+/// that was killed leaves none that is previous.
+#[test]
+fn what_was_rolled_back_is_not_rolled_forward_again() {
+    for numbers in [[Some(3), None, Some(2)], [Some(2), None, None]] {
+        let mut state = state(numbers);
+        state.staged.is_rolled_back = true;
+        assert_eq!(state.plan(Intent::RollBack, TARGET, at(0)).map(|steps| words(&steps)), Ok(String::new()));
+        state.staged.pending = Some(VersionNote { number: 4, stage: Some(Stage::Pending), time: None, author: None });
+        let steps = state.plan(Intent::RollBack, NONE, at(0)).unwrap();
+        assert_eq!(words(&steps), "discard:4", "what was begun since is given up");
+    }
+}
+
+#[test]
+fn what_works_is_not_given_up() {
+    let mut state = state([Some(3), Some(4), None]);
+    let probe = Step::Probe(At { stage: Stage::Pending, number: 4 });
+    assert_eq!(state.next(Intent::Abandon, TARGET, at(0)), Ok(Next::Do(probe)));
+    state = state.after(probe, Answer::Works(true), at(0));
+    assert_eq!(state.next(Intent::Abandon, TARGET, at(0)), Err(Stuck::PendingWorks));
+}
+
 #[test]
 fn a_version_of_another_number_is_applied_and_proven_anew() {
     let mut state = state([Some(3), Some(4), None]);
@@ -153,7 +181,7 @@ proptest! {
         retire_after in proptest::option::of(0_u64..3_000),
         now in 0_u64..5_000,
         intent in proptest::sample::select(vec![
-            Intent::Rotate, Intent::Finish, Intent::RollBack, Intent::Only(StepName::Create),
+            Intent::Rotate, Intent::Finish, Intent::RollBack, Intent::Abandon, Intent::Only(StepName::Create),
             Intent::Only(StepName::Apply), Intent::Only(StepName::Verify), Intent::Only(StepName::Promote),
             Intent::Only(StepName::Retire),
         ]),

@@ -16,6 +16,8 @@ pub enum Stuck {
     FirstVersion,
     /// There is no previous version.
     NoPrevious,
+    /// The pending version works, so it is not given up.
+    PendingWorks,
     /// Another step is next.
     NotNext {
         /// The step that was asked for.
@@ -31,6 +33,7 @@ impl fmt::Display for Stuck {
             Self::Absent => write!(f, "there is no current version to rotate"),
             Self::FirstVersion => write!(f, "the pending version is its first one: there is nothing to go back to"),
             Self::NoPrevious => write!(f, "there is no previous version"),
+            Self::PendingWorks => write!(f, "the pending version works, so it is not given up"),
             Self::NotNext { wanted, next: StepName::Create } => {
                 write!(f, "there is no pending version to {}: `create` is next", wanted.word())
             }
@@ -63,7 +66,7 @@ impl Cause for Failure {
     fn class(&self) -> Class {
         match self {
             Self::NotCovered => Class::Internal,
-            Self::Stuck(Stuck::NotNext { .. }) => Class::Usage,
+            Self::Stuck(Stuck::NotNext { .. } | Stuck::PendingWorks) => Class::Usage,
             Self::Stuck(Stuck::Absent | Stuck::FirstVersion | Stuck::NoPrevious) => Class::Missing,
         }
     }
@@ -74,6 +77,9 @@ impl Cause for Failure {
             Self::Stuck(Stuck::FirstVersion) => Some("vouchsafe rotate --resume NAME   # goes forward instead".into()),
             Self::Stuck(Stuck::NotNext { next, .. }) => {
                 Some(format!("vouchsafe rotate --only-step {} NAME", next.word()))
+            }
+            Self::Stuck(Stuck::PendingWorks) => {
+                Some("vouchsafe rotate --resume NAME   # or --rollback, which the target has part in".into())
             }
             Self::NotCovered | Self::Stuck(Stuck::NoPrevious) => None,
         }

@@ -1,6 +1,7 @@
 //! The system whose credential is rotated, as the rotation sees it.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::error::{Cause, Class};
 use crate::secret::Secret;
@@ -8,6 +9,9 @@ use crate::secret::Secret;
 /// A system that takes a credential: a database, an API behind a program of the operator's. Every step is safe to repeat,
 /// because the one before may have been killed after its work and before its answer.
 pub trait Target {
+    /// Until when the call that comes next has to be done, for a target that waits for somebody else.
+    fn set_deadline(&mut self, _deadline: Instant) {}
+
     /// The whole value of the new version: `generated` in the place that the current value has for it, and where users
     /// alternate, with the other user. Changes nothing at the target.
     ///
@@ -29,7 +33,8 @@ pub trait Target {
     /// It cannot, or the target cannot be reached.
     fn verify(&mut self, value: &Secret) -> Result<(), TargetError>;
 
-    /// The target accepts `previous` no longer. `current` must keep working.
+    /// The target accepts `previous` no longer, if it ever did: it may be one that is given up before it was applied.
+    /// `current` must keep working.
     ///
     /// # Errors
     /// The target refuses, or cannot be reached.
@@ -75,6 +80,8 @@ pub struct TargetError {
     pub is_unsettled: bool,
     /// Somebody else rotates it at this moment.
     pub is_busy: bool,
+    /// The target was asked, and said no to the credential itself: no lost connection, no check that failed.
+    pub is_refusal: bool,
 }
 
 impl TargetError {

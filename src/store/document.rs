@@ -97,7 +97,7 @@ pub enum DocumentError {
     NoPending(ItemName),
     /// There is no previous version.
     NoPrevious(ItemName),
-    /// A rotation is under way: a second pending version, or a new current one, would lose track of it.
+    /// A rotation is under way: a second pending version, a new current one, or a removal would lose track of it.
     Pending {
         /// The item.
         item: ItemName,
@@ -194,12 +194,15 @@ impl Document {
         Ok(number)
     }
 
-    /// Takes an item out with all its versions. Should it come back, its numbers begin at 1 again, or after those that are noted
+    /// Takes an item out with all its versions; not while a version is pending, which a target may accept already. Should it come back, its numbers begin at 1 again, or after those that are noted
     /// as exposed.
     ///
     /// # Errors
-    /// There is no such item.
+    /// There is no such item, or it has a pending version.
     pub fn remove(&mut self, item: &ItemName) -> Result<Item, DocumentError> {
+        if let Some(pending) = self.items.get(item).and_then(|item| item.pending.as_ref()) {
+            return Err(DocumentError::Pending { item: item.clone(), number: pending.number });
+        }
         self.items.remove(item).ok_or_else(|| DocumentError::Absent(item.clone()))
     }
 
@@ -391,9 +394,9 @@ impl Cause for DocumentError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Pending { .. } => {
-                Some("vouchsafe rotate --resume   # finishes the rotation, with the same policy".to_owned())
-            }
+            Self::Pending { .. } => Some(
+                "vouchsafe rotate --resume NAME   # finishes the rotation; or --rollback, which gives it up".to_owned(),
+            ),
             Self::TooManyNotes => Some("vouchsafe check   # says which: replace those values first".to_owned()),
             _ => None,
         }

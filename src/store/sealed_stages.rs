@@ -95,6 +95,7 @@ impl<F: SealedFile> Stages for SealedStages<F> {
             pending: at(Stage::Pending),
             previous: at(Stage::Previous),
             is_unmarked: false,
+            is_rolled_back: false,
         })
     }
 

@@ -32,6 +32,9 @@ pub struct Staged {
     pub previous: Option<VersionNote>,
     /// There is a current version, and no stage says so yet: [`Stages::adopt`] comes first.
     pub is_unmarked: bool,
+    /// The current version was gone back to, and nothing came since: to go back once more would be forward. Where numbers say
+    /// so already (the previous version is the newer one), this need not.
+    pub is_rolled_back: bool,
 }
 
 /// Who rotates, for whoever comes second.

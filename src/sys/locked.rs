@@ -53,6 +53,15 @@ impl Locked {
         Some(Self { start: NonNull::new(start.cast())?, length, lacks })
     }
 
+    /// Whether a child that is forked from now on finds the content, as its own copy; it does not if this was never called.
+    /// `false`: the kernel refused, and it is as before.
+    #[must_use]
+    pub fn hand_on(&mut self, hand_on: bool) -> bool {
+        let advice = if hand_on { libc::MADV_KEEPONFORK } else { libc::MADV_WIPEONFORK };
+        // SAFETY: the block is ours. The advice is about forks to come, and changes no content.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, advice) == 0 }
+    }
+
     /// What the kernel did not grant, as in "the cache is not ...".
     #[must_use]
     pub fn lacks(&self) -> &[&'static str] {
@@ -121,15 +130,23 @@ mod tests {
 
     #[test]
     fn the_kernel_says_that_it_is_locked_and_not_dumped() {
-        let block = Locked::new(1).unwrap();
+        let mut block = Locked::new(1).unwrap();
         let start = format!("{:x}-", block.as_ptr() as usize);
-        let mut maps = String::new();
-        std::fs::File::open("/proc/self/smaps").unwrap().read_to_string(&mut maps).unwrap();
-        let own =
-            maps.split('\n').skip_while(|line| !line.starts_with(&start)).find(|line| line.starts_with("VmFlags"));
-        let flags: Vec<&str> = own.unwrap().split_whitespace().collect();
+        let flags = || {
+            let mut maps = String::new();
+            std::fs::File::open("/proc/self/smaps").unwrap().read_to_string(&mut maps).unwrap();
+            let mut own = maps.split('\n').skip_while(|line| !line.starts_with(&start));
+            let flags = own.find(|line| line.starts_with("VmFlags")).unwrap();
+            flags.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let has = |flags: &[String], flag: &str| flags.iter().any(|has| has == flag);
+        let at_first = flags();
         // A neighbour may have been merged into the mapping only if its flags are the same.
-        assert!(flags.contains(&"dd") && flags.contains(&"wf"), "{flags:?}");
-        assert_eq!(flags.contains(&"lo"), !block.lacks().contains(&"locked"), "{flags:?}");
+        assert!(has(&at_first, "dd") && has(&at_first, "wf"), "{at_first:?}");
+        assert_eq!(has(&at_first, "lo"), !block.lacks().contains(&"locked"), "{at_first:?}");
+        for hand_on in [true, false] {
+            assert!(block.hand_on(hand_on));
+            assert_eq!(has(&flags(), "wf"), !hand_on);
+        }
     }
 }

@@ -83,6 +83,41 @@ fn what_is_cached_outlives_the_store_until_it_is_flushed() {
     assert!(agent.ask("status", &[]).expect_status(0).out().contains("policy       test  "));
 }
 
+/// After a promotion the agent has nothing of before. One that cannot be told is a warning, and none is nothing.
+#[test]
+fn a_rotation_makes_the_agent_forget() {
+    let scene = Scene::sealed(&[]).and("[secrets.A.rotate]\ngenerate = { type = \"hex\" }\n[cache]\nttl = \"1d\"");
+    scene.verb_reading(&["set", "A"], b"hunter2").expect_status(0);
+    let socket = scene.path("agent.sock").display().to_string();
+    let scene = scene.variable("VOUCHSAFE_AGENT", &socket);
+    let unheard = scene.verb(&["rotate", "A"]).expect_status(0);
+    assert!(!unheard.err().contains("agent"), "{}", unheard.err());
+    let agent = Agent::start(&scene);
+    let value = || agent.run(&["--", "/usr/bin/printenv", "A"]).expect_status(0).out().to_owned();
+    let before = value();
+    for words in [["rotate", "A"], ["rotate", "--rollback"]] {
+        let last = value();
+        let words = if words[1] == "A" { words.to_vec() } else { [&words[..], &["A"]].concat() };
+        let outcome = scene.verb(&words).expect_status(0);
+        assert!(!outcome.err().contains("warning"), "{}", outcome.err());
+        assert_ne!(value(), last);
+    }
+    assert_eq!(value(), before, "it was rolled back");
+    assert_eq!(agent.events().iter().filter(|event| *event == "agent.flushed").count(), 2);
+    drop(agent);
+    // Somebody listens who does not answer as an agent does.
+    std::fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    let deaf = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let outcome = scene.verb(&["rotate", "A"]).expect_status(0);
+    deaf.join().unwrap();
+    assert!(outcome.out().ends_with("is current\n"), "{}", outcome.transcript());
+    let said = outcome.err();
+    assert!(
+        said.contains("warning: the agent may serve the previous value") && said.contains("agent flush --env test")
+    );
+}
+
 /// The bytes of the answer to a request for an environment.
 fn answer_for(agent: &Agent<'_>, environment: &str, only: Option<&str>) -> Vec<u8> {
     let ask = Ask {

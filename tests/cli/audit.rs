@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use vouchsafe::audit_log::UNAUDITED;
+
 use crate::harness::{Outcome, Scene, wait};
 use crate::transcripts::lived_in;
 
@@ -63,6 +65,94 @@ fn each_command_and_outcome_leaves_its_records() {
     });
     assert_eq!(accesses.len(), beginnings.count());
     scene.vouchsafe(&["audit", "verify", "audit.jsonl"]).expect_status(0);
+}
+
+/// Commands of which every case leaves a record, each by the test that says so.
+const AUDITED: [&str; 8] = [
+    "list",        // each_command_and_outcome_leaves_its_records
+    "history",     // the same
+    "remove",      // the same
+    "copy",        // a_copy_is_a_release_at_one_end_and_a_write_at_the_other
+    "rekey",       // rekey.rs
+    "agent flush", // agent.rs
+    "audit init",  // audit::tests::sealing
+    "policy sign", // integration/signed.rs
+];
+
+/// Every command that does something by itself.
+fn leaves(command: &clap::Command, words: &str, found: &mut Vec<String>) {
+    let has_its_own = command.get_arguments().any(|one| !matches!(one.get_id().as_str(), "help" | "error_format"));
+    if !words.is_empty() && (has_its_own || !command.has_subcommands()) {
+        found.push(words.to_owned());
+    }
+    for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
+        leaves(one, format!("{words} {}", one.get_name()).trim_start(), found);
+    }
+}
+
+#[test]
+fn what_leaves_no_record_is_said() {
+    use clap::CommandFactory;
+    let mut commands = Vec::new();
+    leaves(&vouchsafe::cli::Cli::command(), "", &mut commands);
+    assert!(commands.len() > 20, "{commands:?}");
+    let is_said = |name: &str| UNAUDITED.iter().any(|row| row.command == name);
+    for command in &commands {
+        // The agent as such begins and ends its log: agent.rs. `audit` by itself prints this table.
+        let is_elsewhere = ["agent", "audit"].contains(&command.as_str()) || AUDITED.contains(&command.as_str());
+        assert!(is_said(command) != is_elsewhere, "`{command}` is audited in part or not at all: say what and why");
+    }
+    for row in UNAUDITED {
+        assert!(row.command == "(any)" || commands.iter().any(|command| command == row.command), "{}", row.command);
+    }
+    let printed = Scene::new().vouchsafe(&["audit", "--unaudited"]).expect_status(0);
+    assert_eq!(printed.out().lines().count(), UNAUDITED.len() + 1);
+}
+
+#[test]
+fn what_is_said_to_leave_no_record_leaves_none() {
+    let scene = lived_in();
+    scene.write("policy.toml.tests", b"[[tests]]\nuser = \"nobody-here\"\ngranted = [\"TOKEN\"]\n");
+    let before = scene.audit().len();
+    let cases: &[(&str, &[&[&str]])] = &[
+        ("(any)", &[&["run"], &["list", "--no-such"], &["rotate", "TOKEN", "--all", "--resume", "--rollback"]]),
+        (
+            "(any)",
+            &[&["run", "--env", "prod", "--", "true"], &["list", "--env", "prod"], &["set", "--env", "prod", "TOKEN"]],
+        ),
+        ("run", &[&["run", "--", "no-such"], &["run", "--", "/etc/passwd"]]),
+        ("check", &[&["check", "--offline"], &["check", "--iam"]]),
+        ("explain", &[&["explain", "--", "true"]]),
+        ("set", &[&["set", "NO"], &["set", "TOKEN"]]),
+        ("rotate", &[&["rotate", "NO"], &["rotate", "TOKEN"], &["rotate"]]),
+        ("agent status", &[&["agent", "status", "--socket", "none.sock"]]),
+        ("audit verify", &[&["audit", "verify", "audit.jsonl"]]),
+        ("audit show", &[&["audit", "show", "audit.jsonl"]]),
+        ("audit who-has", &[&["audit", "who-has", "TOKEN", "audit.jsonl"]]),
+        ("audit report", &[&["audit", "report", "--principal", "root", "audit.jsonl"]]),
+        ("audit checkpoint", &[&["audit", "checkpoint", "--key", "audit.jsonl"]]),
+        ("policy lint", &[&["policy", "lint", "policy.toml"]]),
+        ("policy diff", &[&["policy", "diff", "policy.toml", "policy.toml"]]),
+        ("policy test", &[&["policy", "test", "policy.toml"]]),
+        ("policy verify", &[&["policy", "verify", "policy.toml"]]),
+        ("policy schema", &[&["policy", "schema"]]),
+        ("completions", &[&["completions", "bash"]]),
+        ("man", &[&["man"]]),
+    ];
+    for (command, lines) in cases {
+        for words in *lines {
+            let takes_a_policy = ["run", "list", "check", "explain", "set", "rotate"].contains(&words[0]);
+            if takes_a_policy {
+                scene.verb_reading(words, b"")
+            } else {
+                scene.vouchsafe(words)
+            };
+            assert_eq!(scene.audit().len(), before, "{command}: {words:?}: {}", events(&scene.audit()[before..]));
+        }
+    }
+    // Two have no place in the list: a log that takes nothing is `without_a_record_there_is_no_access`; `init` is init.rs.
+    let missing = UNAUDITED.iter().filter(|row| !cases.iter().any(|(command, _)| *command == row.command));
+    assert_eq!(missing.map(|row| row.command).collect::<Vec<_>>(), ["init"]);
 }
 
 #[test]
@@ -262,6 +352,61 @@ fn a_log_that_was_cut_and_continued_does_not_verify() {
     scene.run(&["true"]).expect_status(0);
     let outcome = scene.vouchsafe(&["audit", "verify", "audit.jsonl"]);
     assert!(matches!(outcome.status.code(), Some(11 | 12)), "{}", outcome.transcript());
+}
+
+/// The whole way of a seal: the auditor's recipient, the log, and back at the auditor with his key.
+#[test]
+fn a_sealed_log_is_verified_by_its_auditor_alone() {
+    let scene = Scene::with(&[("A", "1")]);
+    let auditor = scene.recipient();
+    let sink = format!(
+        "[[audit.sinks]]\ntype = \"file\"\npath = \"{}\"\nsync = false\nauditor = \"{auditor}\"\n",
+        scene.path("audit.jsonl").display()
+    );
+    let scene = scene.sinks(&sink);
+    let refused = no_child(&scene, 123);
+    assert!(refused.err().contains("audit init --auditor"), "{}", refused.err());
+    let begun = scene
+        .vouchsafe(&["audit", "init", "--auditor", &auditor, "--seed", "seed.age", "audit.jsonl"])
+        .expect_status(0);
+    assert!(begun.out().contains("sealed from record 1 on"), "{}", begun.transcript());
+    let seed = std::fs::read_to_string(scene.path("seed.age")).unwrap();
+    assert!(seed.starts_with("-----BEGIN AGE ENCRYPTED FILE-----"));
+    scene.run(&["true"]).expect_status(0);
+    let verify = |words: &[&str], status| {
+        scene.vouchsafe(&[&["audit", "verify", "audit.jsonl"], words].concat()).expect_status(status)
+    };
+    assert!(
+        verify(&["--seed", "seed.age", "--identity", "identity.key"], 0)
+            .out()
+            .contains("3 records in 1 chain, 3 sealed")
+    );
+    assert!(verify(&[], 0).out().contains("3 of unproven seal"));
+    verify(&["--seed", "seed.age"], 124);
+    verify(&["--seed", "none.age", "--identity", "identity.key"], 123);
+    verify(&["--seed", "policy.toml", "--identity", "identity.key"], 123);
+    verify(&["--identity", "identity.key"], 2);
+    // By the stock tool's means: a seed that was decrypted elsewhere.
+    let key = std::fs::read_to_string(scene.path("identity.key")).unwrap();
+    let identity: age::x25519::Identity = key.lines().find(|line| line.starts_with("AGE-")).unwrap().parse().unwrap();
+    let plain = age::decrypt(&identity, seed.as_bytes()).unwrap();
+    scene.write("plain", &plain);
+    verify(&["--seed", "plain"], 0);
+    // The seed is nowhere on the host but under the auditor's key.
+    let plain = String::from_utf8(plain).unwrap();
+    let key = plain.lines().find_map(|line| line.strip_prefix("key ")).unwrap();
+    for name in ["audit.jsonl", "audit.jsonl.seal", "audit.jsonl.head", "seed.age"] {
+        assert!(!std::fs::read_to_string(scene.path(name)).unwrap().contains(key), "{name}");
+    }
+    // Once is enough, and a private key in the place of the recipient is not shown.
+    scene.vouchsafe(&["audit", "init", "--auditor", &auditor, "--seed", "other.age", "audit.jsonl"]).expect_status(123);
+    let secret = key.to_owned();
+    let mistaken = scene.vouchsafe(&["audit", "init", "--auditor", &secret, "log"]).expect_status(2);
+    assert!(
+        !mistaken.transcript().replace(&format!("--auditor {secret}"), "").contains(&secret),
+        "{}",
+        mistaken.transcript()
+    );
 }
 
 #[test]

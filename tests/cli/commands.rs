@@ -122,6 +122,22 @@ fn lint_notes_what_is_odd_and_passes() {
         lint("rotate = { every = \"30d\", retire_after = \"31d\" }"),
         ["the next rotation of `A` comes before `rotate.retire_after` is over, and ends it"]
     );
+    let apply = "apply = { type = \"command\", program = \"/usr/bin/hook\" }";
+    let retired =
+        |after: &str, rest: &str| lint(&format!("rotate = {{ retire_after = \"{after}\", {apply} }}\n{rest}"));
+    for (after, rest, is_odd) in [
+        ("299s", "", true),
+        ("300s", "", false),
+        ("300s", "[cache]\nmax_stale = \"1s\"", true),
+        ("0s", "[cache]\nttl = \"0s\"", false),
+        ("0s", "[run]\nagent = \"forbid\"", false),
+        ("0s", "[run]\nagent = \"require\"", true),
+    ] {
+        let notes = retired(after, rest);
+        assert_eq!(notes.iter().any(|note| note.contains("`A`") && note.contains("`cache.ttl`")), is_odd, "{notes:?}");
+        assert_eq!(notes.len(), usize::from(is_odd), "{notes:?}");
+    }
+    assert!(lint("rotate = { retire_after = \"0s\" }").is_empty(), "nobody is told of what has no target");
     assert!(lint("max_age = \"30d\"\nrotate = { every = \"30d\", retire_after = \"30d\" }").is_empty());
 }
 

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use vouchsafe::cli::{Parsed, definition, parse};
+use vouchsafe::policy::file::load_host;
+use vouchsafe::policy::model::Principal;
 
 use crate::harness::Scene;
 
@@ -33,10 +35,15 @@ fn command_lines(text: &str) -> Vec<Vec<String>> {
         }
         let ours = line.split(['`', '\'', '"']).map(|part| {
             let part = part.trim_start_matches("# ").trim_start();
-            let part = ["- ", "web: ", "ExecStart=", "$ "]
+            let part = ["- ", "web: ", "ExecStart=", "$ ", "exec ", "chpst "]
                 .iter()
                 .fold(part, |part, start| part.strip_prefix(start).unwrap_or(part));
-            part.split_whitespace().map(str::to_owned).collect::<Vec<String>>()
+            // `-u user:group` of chpst; and what the shell takes for itself.
+            let part = part.strip_prefix("-u ").and_then(|rest| rest.split_once(' ')).map_or(part, |(_, rest)| rest);
+            part.split_whitespace()
+                .take_while(|word| !word.starts_with('>'))
+                .map(str::to_owned)
+                .collect::<Vec<String>>()
         });
         found.extend(ours.filter(|words| words.len() > 1 && is_ours(&words[0])));
     }
@@ -82,7 +89,10 @@ fn every_command_line_of_the_examples_is_taken() {
     for name in ["Dockerfile", "api.yaml", "ecs.yaml", "buildspec.yml", "Procfile", "vouchsafe.pp", "platforms.md"] {
         assert!(with_commands.iter().any(|with| with == name), "no command line was found in {name}");
     }
-    assert!(with_commands.iter().any(|name| name == "vouchsafe-run-example.service"));
+    for name in ["vouchsafe-run-example.service", "vouchsafe-agent.service", "php-fpm-shop.service", "check"] {
+        assert!(with_commands.iter().any(|with| with == name), "no command line was found in {name}");
+    }
+    assert!(with_commands.iter().filter(|name| *name == "run").count() >= 2, "no command line was found for runit");
 }
 
 #[test]
@@ -109,7 +119,8 @@ fn every_policy_of_the_examples_passes_lint() {
     let mut seen = 0;
     for path in &files {
         let text = std::fs::read_to_string(path).unwrap();
-        let is_policy = path.extension().is_some_and(|extension| extension == "toml");
+        // The other file in TOML is the host file.
+        let is_policy = path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("host.toml");
         let policy = if is_policy {
             text
         } else if text.contains("kind: ConfigMap") {
@@ -125,4 +136,21 @@ fn every_policy_of_the_examples_passes_lint() {
         assert_eq!(outcome.err(), "", "{}", path.display());
     }
     assert!(seen >= 5, "{seen} policies");
+}
+
+#[test]
+fn the_host_file_of_the_examples_lets_those_in_who_are_granted_something() {
+    let scene = Scene::new();
+    let text = std::fs::read(repository("deploy/agent/host.toml")).unwrap();
+    let host = load_host(&scene.write("host.toml", &text), false).unwrap();
+    assert_eq!(host.sinks.len(), 1);
+    assert_eq!(host.agent.socket.as_deref(), Some(Path::new("/run/vouchsafe/agent.sock")));
+    assert!(host.agent.user.is_some());
+    let policies = files_below(&repository("deploy/agent/policies"));
+    assert_eq!(host.agent.users.len(), policies.len());
+    for user in &host.agent.users {
+        let Principal::Name(user) = user else { panic!("{user:?}") };
+        let granted = format!("to = {{ users = [\"{user}\"] }}");
+        assert!(policies.iter().any(|path| std::fs::read_to_string(path).unwrap().contains(&granted)), "{granted}");
+    }
 }

@@ -16,7 +16,7 @@ pub struct Team {
 }
 
 /// One sealed store of a scene's policy.
-fn store(scene: &Scene, name: &str, file: &str, recipients: &[&str]) -> String {
+pub fn store(scene: &Scene, name: &str, file: &str, recipients: &[&str]) -> String {
     let at = scene.path("").display().to_string();
     let list: Vec<String> = recipients.iter().map(|one| format!("  \"{one}\",\n")).collect();
     format!(

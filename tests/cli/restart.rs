@@ -18,7 +18,7 @@ fn watched(more: &str, script: &str) -> Supervised {
     Supervised::start(scene, script)
 }
 
-fn pid_and_value(supervised: &mut Supervised) -> (u32, String) {
+pub fn pid_and_value(supervised: &mut Supervised) -> (u32, String) {
     let line = supervised.line();
     let (pid, value) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?}"));
     (pid.parse().unwrap(), value.to_owned())
@@ -31,12 +31,12 @@ fn records(scene: &Scene) -> Vec<serde_json::Value> {
     whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn count(scene: &Scene, event: &str) -> usize {
+pub fn count(scene: &Scene, event: &str) -> usize {
     records(scene).iter().filter(|record| record["event"] == event).count()
 }
 
 /// The reasons in the records of this event.
-fn reasons(scene: &Scene, event: &str) -> Vec<String> {
+pub fn reasons(scene: &Scene, event: &str) -> Vec<String> {
     let records = records(scene);
     let those = records.iter().filter(|record| record["event"] == event);
     those.map(|record| record["reason"].as_str().unwrap_or_default().to_owned()).collect()

@@ -21,11 +21,11 @@ pub fn rotating() -> Scene {
     scene
 }
 
-fn set(scene: &Scene, name: &str, value: &str) {
+pub fn set(scene: &Scene, name: &str, value: &str) {
     scene.verb_reading(&["set", name], value.as_bytes()).expect_status(0);
 }
 
-fn rotate(scene: &Scene, words: &[&str], status: i32) -> Outcome {
+pub fn rotate(scene: &Scene, words: &[&str], status: i32) -> Outcome {
     scene.verb(&[&["rotate"], words].concat()).expect_status(status)
 }
 
@@ -37,7 +37,7 @@ fn history(scene: &Scene, name: &str) -> Vec<(u64, String)> {
     json["versions"].as_array().unwrap().iter().map(entry).collect()
 }
 
-fn stages(scene: &Scene, name: &str) -> String {
+pub fn stages(scene: &Scene, name: &str) -> String {
     let all: Vec<String> = history(scene, name).iter().map(|(version, stage)| format!("{version} {stage}")).collect();
     all.join(", ")
 }
@@ -127,6 +127,8 @@ fn what_was_begun_is_finished_by_resume_and_by_its_name() {
         let consumer = value(&scene, "A");
         let refused = scene.verb_reading(&["set", "A"], b"x").expect_status(122);
         assert!(refused.err().contains("vouchsafe rotate --resume"), "{}", refused.transcript());
+        let refused = scene.verb(&["remove", "A"]).expect_status(122);
+        assert!(refused.err().contains("is pending"), "{}", refused.transcript());
         let outcome = rotate(&scene, finish, 0);
         let next = before + 1;
         assert_eq!(outcome.out(), format!("A: goes on with version {next}, version {next} is current\n"));
@@ -325,10 +327,28 @@ fn a_target_accepts_and_proves_before_anybody_gets_the_value() {
     let outcome = rotate(&scene, &["A"], 0);
     let told = "A: version 1 retired, version 3 created, applied, verified, version 3 is current\n";
     assert_eq!((outcome.out(), accepted(&scene)), (told, 2));
-    let at_once = hooked("retire_after = \"0s\"");
+    let at_once = hooked("retire_after = \"0s\"").and("[run]\nagent = \"forbid\"");
     let outcome = rotate(&at_once, &["A"], 0);
     assert!(outcome.out().ends_with("version 2 is current, version 1 retired\n"), "{}", outcome.transcript());
     assert_eq!((accepted(&at_once), stages(&at_once, "A")), (1, "2 current".into()));
+}
+
+/// Whoever starts through an agent gets the previous value until its cache is over: until then it has to work.
+#[test]
+fn nothing_is_retired_while_an_agent_may_serve_it() {
+    let scene = hooked("retire_after = \"0s\"").and("[cache]\nttl = \"1s\"\nmax_stale = \"1s\"");
+    let start = SystemTime::now();
+    let outcome = rotate(&scene, &["A"], 0);
+    assert!(outcome.out().ends_with("version 2 is current\n"), "{}", outcome.transcript());
+    let retired = loop {
+        let outcome = rotate(&scene, &["--resume"], 0);
+        if outcome.out() != "nothing to do\n" {
+            break outcome;
+        }
+        assert!(start.elapsed().unwrap() < Duration::from_secs(30), "it is never retired");
+    };
+    assert!(start.elapsed().unwrap() >= Duration::from_secs(2), "too early");
+    assert_eq!((retired.out(), accepted(&scene)), ("A: version 1 retired\n", 1));
 }
 
 #[test]
@@ -336,12 +356,21 @@ fn a_target_that_refuses_leaves_the_old_value_and_a_way_on() {
     let scene = hooked("");
     scene.write_mode("accepted", b"somebody else's\n", 0o600);
     let outcome = rotate(&scene, &["A"], 122);
-    assert_eq!(outcome.out(), "A: version 2 created, apply failed\n");
+    assert_eq!(outcome.out(), "A: create failed\n");
+    assert!(outcome.err().contains("`vouchsafe set NAME`"), "{}", outcome.transcript());
+    assert_eq!((stages(&scene, "A"), value(&scene, "A")), ("1 current".into(), "first A".into()));
+    // It stopped working after a version was made.
+    scene.write_mode("accepted", b"first A\n", 0o600);
+    rotate(&scene, &["--only-step", "create", "A"], 0);
+    scene.write_mode("accepted", b"somebody else's\n", 0o600);
+    let outcome = rotate(&scene, &["A"], 122);
+    assert_eq!(outcome.out(), "A: goes on with version 2, apply failed\n");
     assert!(outcome.err().contains("error[target]") && !outcome.err().contains("first A"), "{}", outcome.transcript());
     assert_eq!((stages(&scene, "A"), value(&scene, "A")), ("2 pending, 1 current".into(), "first A".into()));
     assert_eq!(steps(&scene).last().unwrap(), "failed@2 failed");
-    rotate(&scene, &["--rollback", "A"], 122);
+    let back = rotate(&scene, &["--rollback", "A"], 122);
     assert_eq!(stages(&scene, "A"), "2 pending, 1 current", "what is gone back to does not work either");
+    assert!(back.err().contains("`vouchsafe rotate --abandon NAME`"), "{}", back.transcript());
     scene.write_mode("accepted", b"first A\n", 0o600);
     let hint = outcome.err().lines().find_map(|line| line.split("vouchsafe rotate --resume").nth(1)).unwrap();
     assert!(hint.contains(" A --policy "), "{}", outcome.transcript());
@@ -351,6 +380,43 @@ fn a_target_that_refuses_leaves_the_old_value_and_a_way_on() {
         rotate(&scene, &["--only-step", step, "A"], 0);
     }
     assert_eq!((stages(&scene, "A"), accepted(&scene)), ("2 current".into(), 1));
+}
+
+/// Each command that a hint names is taken, and the last one mends it.
+#[test]
+fn where_nothing_works_the_hints_lead_out() {
+    let scene = hooked("");
+    rotate(&scene, &["--only-step", "create", "A"], 0);
+    scene.write_mode("accepted", b"right\n", 0o600);
+    for (words, hint) in
+        [(&["--resume"][..], "rotate --rollback NAME"), (&["--rollback", "A"], "rotate --abandon NAME")]
+    {
+        let outcome = rotate(&scene, words, 122);
+        assert!(outcome.err().contains(hint), "{}", outcome.transcript());
+    }
+    let refused = scene.verb_reading(&["set", "A"], b"right").expect_status(122);
+    assert!(refused.err().contains("--rollback"), "{}", refused.transcript());
+    // What did not answer has not refused it.
+    let hook = std::fs::read(scene.path("hook")).unwrap();
+    scene.write_mode("hook", b"#!/bin/sh\nexit 75\n", 0o755);
+    let unknown = rotate(&scene, &["--abandon", "A"], 122);
+    assert!(unknown.err().contains("nothing is given up before the target has refused it"), "{}", unknown.transcript());
+    assert_eq!(stages(&scene, "A"), "2 pending, 1 current");
+    scene.write_mode("hook", &hook, 0o755);
+    let outcome = rotate(&scene, &["--abandon", "A"], 0);
+    let told = "A: version 2 does not work, version 2 abandoned: the target was not told, and may accept it\n";
+    assert_eq!(outcome.out(), told);
+    let audit = scene.audit();
+    let reasons: Vec<&str> = audit.iter().filter_map(|record| record["reason"].as_str()).collect();
+    assert!(reasons.iter().any(|reason| reason.starts_with("abandon what is pending; program")), "{reasons:?}");
+    assert_eq!(reasons.iter().filter(|reason| reason.starts_with("abandoned: the target was not told")).count(), 2);
+    let refused = rotate(&scene, &["A"], 122);
+    assert!(refused.err().contains("`vouchsafe set NAME`"), "{}", refused.transcript());
+    set(&scene, "A", "right");
+    rotate(&scene, &["--only-step", "retire", "A"], 0);
+    rotate(&scene, &["A"], 0);
+    assert_eq!(accepted(&scene), 2);
+    rotate(&scene, &["--abandon"], 2);
 }
 
 #[test]

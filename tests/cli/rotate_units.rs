@@ -55,7 +55,7 @@ fn cron_mails_only_what_went_wrong() {
     let text = deployed("cron.d/vouchsafe-rotate");
     let (_, _, command) = cron_lines(&text)[0];
     for (status, expected) in
-        [(0, ""), (10, "vouchsafe rotate --due --env prod: status 10 out err -- rotate --due --env prod\n")]
+        [(0, ""), (122, "vouchsafe rotate --due --env prod: status 122 out err -- rotate --due --env prod\n")]
     {
         let scene = Scene::new();
         let script = format!("#!/bin/sh\necho out\necho err -- \"$@\" >&2\nexit {status}\n");

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::harness::Scene;
 
@@ -24,6 +24,11 @@ impl Terminal {
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
         let theirs = OpenOptions::new().read(true).write(true).open(name).unwrap();
+        // A key that makes a signal also discards what was printed and not yet read, and the kernel does so after it has sent
+        // the signal: a program that answers at once may be unheard (n_tty's `isig`; termios(3), NOFLSH).
+        let mut modes = tcgetattr(&theirs).unwrap();
+        modes.local_modes |= LocalModes::NOFLSH;
+        tcsetattr(&theirs, OptionalActions::Now, &modes).unwrap();
         Self { ours: ours.into(), theirs, seen: Vec::new() }
     }
 

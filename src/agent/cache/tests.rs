@@ -68,7 +68,9 @@ fn scene(cache: &str) -> Scene {
     let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("vouchsafe-cache-{}-{number}", std::process::id()));
     std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&folder).unwrap();
-    let sink = crate::policy::model::Sink::File { path: format!("{}/log", folder.display()), sync: false };
+    let path = format!("{}/log", folder.display());
+    let sink =
+        crate::policy::model::Sink::File { path, sync: false, evidence: crate::policy::model::Evidence::default() };
     let context = Context {
         actor: Actor::default(),
         environment: Some(policy.environment.clone()),

@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// From here on, an answer that takes long is none.
-    pub(super) fn hurry(&mut self) {
+    pub(in crate::agent) fn hurry(&mut self) {
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap_or_default();
     }
 

@@ -138,7 +138,8 @@ impl Errand<'_> {
 
     pub(super) fn refused(&self, refusal: Refusal) -> Error {
         let log = self.host.sinks.iter().find_map(|sink| match sink {
-            Sink::File { path, .. } => Some(path.clone()),
+            // Whose number it has there, the kernel need not have told us: that of systemd, if the socket is its.
+            Sink::File { path, .. } => Some(path.replace("{uid}", "*")),
             Sink::Fd(_) | Sink::Stderr => None,
         });
         let socket = self.socket.to_owned();
@@ -178,7 +179,7 @@ fn prepare(
     let limits = Limits { stack: rustix::process::getrlimit(rustix::process::Resource::Stack).current };
     let environment = inject(parent, &rules, &own, &resolved, command.argv(), limits)?;
     let told = Told::of_agent(granted.access, granted.set);
-    let next = worker.map(|worker| worker.has_fetched(injected(&resolved, &environment), told));
+    let next = worker.map(|worker| worker.has_fetched(injected(&resolved, &environment), told)).transpose()?;
     Ok(Ready { environment, proof: ReleasedByAgent(()), pin, next })
 }
 

@@ -73,6 +73,8 @@ impl Book for Report {
         let event = match why {
             Why::Changed => ChildEvent::Changed,
             Why::Again { start, of } => ChildEvent::Again { start, of },
+            // What an agent gave is not kept, so there is nothing to go back to.
+            Why::Back => return Err(ClientError::Senseless.into()),
         };
         self.say(access, event)
     }

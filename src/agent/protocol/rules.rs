@@ -8,7 +8,9 @@ use super::FrameError;
 use crate::inject::OwnMeans;
 use crate::name::VariableName;
 use crate::policy::eval::Pin;
-use crate::policy::model::{AgentUse, AwsRole, ChildRules, Inherit, OnChange, OnCollision, RunMode, RunRules, Stage};
+use crate::policy::model::{
+    AgentUse, AwsRole, ChildRules, Inherit, OnChange, OnCollision, OnCrash, RunMode, RunRules, Stage,
+};
 use crate::policy::pattern::Pattern;
 
 /// A word of the model that goes over the wire by its place in this list: a new one is added at the end.
@@ -166,6 +168,8 @@ impl From<RunWire> for RunRules {
             mode: wire.mode.into(),
             deadline: Duration::from_millis(wire.deadline),
             on_change: wire.on_change.into(),
+            // The agent serves no policy that says otherwise.
+            on_crash: OnCrash::Again,
             grace: Duration::from_millis(wire.grace),
             watch: wire.watch.map(Duration::from_millis),
         }

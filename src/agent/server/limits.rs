@@ -199,7 +199,10 @@ impl Budget {
 
 /// What was released to children with a supervisor, by user: what these may speak of. The oldest are forgotten.
 #[derive(Default)]
-pub(super) struct Releases(RefCell<HashMap<u32, VecDeque<([u8; 8], Service)>>>);
+pub(super) struct Releases(RefCell<HashMap<u32, VecDeque<Release>>>);
+
+/// An access, and what it was to.
+type Release = ([u8; 8], Service);
 
 impl Releases {
     /// An access of this user's, and what it was to.

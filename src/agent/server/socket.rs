@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 
 use crate::agent::connect::connect;
 use crate::checked_file::{FileError, check_folder, plain_io};
@@ -37,6 +37,8 @@ pub(super) struct Socket {
 /// Why there is no socket.
 #[derive(Debug)]
 pub(super) enum SocketError {
+    /// What systemd handed over is closed to those whom the host file lets in.
+    Closed(PathBuf),
     /// The folder is not safe, or not there.
     Folder(FileError),
     /// What systemd handed over is no listening Unix socket.
@@ -49,6 +51,8 @@ pub(super) enum SocketError {
     Locked(PathBuf),
     /// Something else lies there.
     NotASocket(PathBuf),
+    /// What systemd handed over belongs to somebody else, who could close it or move it.
+    Owner { path: PathBuf, uid: u32 },
     /// Nobody says where.
     Unnamed,
 }
@@ -56,8 +60,13 @@ pub(super) enum SocketError {
 impl fmt::Display for SocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Closed(path) => {
+                write!(f, "the host file has users of the agent, and the socket `{}` lets nobody in", show(path))
+            }
             Self::Folder(error) => write!(f, "the folder of the agent's socket: {error}"),
-            Self::HandedOver => write!(f, "what was handed over by LISTEN_FDS is not one listening Unix socket"),
+            Self::HandedOver => {
+                write!(f, "what was handed over by LISTEN_FDS is not one listening Unix socket with an absolute path")
+            }
             Self::Io { path, doing, error } => {
                 write!(f, "cannot {doing} the socket `{}`: {}", show(path), plain_io(error))
             }
@@ -66,6 +75,9 @@ impl fmt::Display for SocketError {
                 write!(f, "another process has held the lock `{}` of the agent's socket for 2 s", show(path))
             }
             Self::NotASocket(path) => write!(f, "`{}` is there and is not a socket; it stays", show(path)),
+            Self::Owner { path, uid } => {
+                write!(f, "the socket `{}` that was handed over belongs to uid {uid}", show(path))
+            }
             Self::Unnamed => write!(f, "nothing says where the agent's socket is to be"),
         }
     }
@@ -76,28 +88,36 @@ impl Cause for SocketError {
         match self {
             Self::Unnamed => Class::Usage,
             Self::Live(_) | Self::Locked(_) => Class::Busy,
-            Self::Folder(_) | Self::HandedOver | Self::Io { .. } | Self::NotASocket(_) => Class::Internal,
+            Self::Closed(_)
+            | Self::Folder(_)
+            | Self::HandedOver
+            | Self::Io { .. }
+            | Self::NotASocket(_)
+            | Self::Owner { .. } => Class::Internal,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Closed(_) => {
+                Some("in the .socket unit: SocketMode=0666; who comes in is decided by who he is".into())
+            }
             Self::Folder(error) if error.is_absent() => Some(format!("install -d -m 0755 {}", show(&error.path))),
             Self::Folder(error) => error.hint(),
             Self::Live(path) => Some(format!("vouchsafe agent status --socket {}", show(path))),
             Self::Locked(path) => Some(format!("fuser -v {}   # says who; or start the agent again", show(path))),
-            Self::NotASocket(path) => Some(format!("ls -l {}", show(path))),
+            Self::NotASocket(path) | Self::Owner { path, .. } => Some(format!("ls -l {}", show(path))),
             Self::Unnamed => Some("vouchsafe agent --policies DIR --socket PATH".into()),
             Self::HandedOver | Self::Io { .. } => None,
         }
     }
 }
 
-/// The socket that systemd has handed over, if it has.
+/// The socket that systemd has handed over, if it has: held to what we would have made, and open to others if `for_all`.
 ///
 /// # Errors
-/// What it handed over is something else.
-pub(super) fn handed_over(parent: &ParentEnv) -> Result<Option<Socket>, SocketError> {
+/// What it handed over is something else, or lies where others could put theirs.
+pub(super) fn handed_over(parent: &ParentEnv, for_all: bool) -> Result<Option<Socket>, SocketError> {
     let number = |name| parent.get(name).and_then(|text| text.to_str()).and_then(|text| text.parse::<u32>().ok());
     if number("LISTEN_PID") != Some(std::process::id()) || parent.get("LISTEN_FDS").is_none() {
         return Ok(None);
@@ -106,16 +126,33 @@ pub(super) fn handed_over(parent: &ParentEnv) -> Result<Option<Socket>, SocketEr
         return Err(SocketError::HandedOver);
     }
     let fd = peer::take_inherited(FIRST_HANDED_OVER).ok_or(SocketError::HandedOver)?;
+    accept_handed_over(fd, for_all).map(Some)
+}
+
+fn accept_handed_over(fd: OwnedFd, for_all: bool) -> Result<Socket, SocketError> {
     if !peer::is_listening_unix(&fd) {
         return Err(SocketError::HandedOver);
     }
     let listener = UnixListener::from(fd);
     let address = listener.local_addr().map_err(|_| SocketError::HandedOver)?;
-    // An abstract name is anybody's who is first.
-    let path = address.as_pathname().ok_or(SocketError::HandedOver)?.to_owned();
-    let failed = |error| SocketError::Io { path: path.clone(), doing: "listen at", error };
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(Some(Socket { listener: Some(listener), path, made: None }))
+    // An abstract name is anybody's who is first; a relative one depends on who looks.
+    let path = address.as_pathname().filter(|path| path.is_absolute()).ok_or(SocketError::HandedOver)?.to_owned();
+    check_folder(path.parent().unwrap_or_else(|| Path::new("/"))).map_err(SocketError::Folder)?;
+    let failed = |doing, error| SocketError::Io { path: path.clone(), doing, error };
+    // Who may replace what lies there are root and we, so that it is still the one that listens.
+    let stat = rustix::fs::lstat(&path).map_err(|errno| failed("look at", errno.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(SocketError::NotASocket(path));
+    }
+    if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(SocketError::Owner { path, uid: stat.st_uid });
+    }
+    // Group or others; where there is an access control list, the group's bits are its mask. To connect is to write (unix(7)).
+    if for_all && stat.st_mode & 0o022 == 0 {
+        return Err(SocketError::Closed(path));
+    }
+    listener.set_nonblocking(true).map_err(|error| failed("listen at", error))?;
+    Ok(Socket { listener: Some(listener), path, made: None })
 }
 
 /// Makes the socket. Only its own user may knock at first; everybody may, once it stands, if `for_all`: who comes in is
@@ -229,7 +266,9 @@ impl Drop for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 
     use super::*;
 
@@ -280,7 +319,7 @@ mod tests {
         symlink("/dev/null", &path).unwrap();
         assert!(matches!(make(&path, false), Err(SocketError::NotASocket(_))));
         std::fs::remove_file(&path).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert!(matches!(make(&path, false), Err(SocketError::NotASocket(_))));
         assert!(path.exists());
     }
@@ -319,5 +358,54 @@ mod tests {
         std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o777)).unwrap();
         assert!(matches!(make(&folder.socket(), false), Err(SocketError::Folder(_))));
         assert!(matches!(make(&folder.0.join("none/agent.sock"), false), Err(SocketError::Folder(_))));
+    }
+
+    #[test]
+    fn what_was_handed_over_is_held_to_what_we_would_have_made() {
+        let folder = Folder::new("handed");
+        let path = folder.socket();
+        let hand_over = |for_all| {
+            std::fs::remove_file(&path).unwrap_or_default();
+            let listener = UnixListener::bind(&path).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            accept_handed_over(listener.into(), for_all)
+        };
+        assert_eq!(hand_over(false).unwrap().path, path);
+        assert!(matches!(hand_over(true), Err(SocketError::Closed(at)) if at == path));
+
+        std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(matches!(hand_over(false), Err(SocketError::Folder(_))));
+        std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o700)).unwrap();
+
+        // Its file was taken away, and something else lies there.
+        for is_there in [false, true] {
+            std::fs::remove_file(&path).unwrap_or_default();
+            let listener = UnixListener::bind(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            if is_there {
+                std::fs::File::create(&path).unwrap();
+            }
+            match accept_handed_over(listener.into(), false) {
+                Err(SocketError::NotASocket(_)) => assert!(is_there),
+                Err(SocketError::Io { .. }) => assert!(!is_there),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_listening_socket_with_a_path_is_not_taken() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let name = SocketAddr::from_abstract_name(format!("vouchsafe-{}", std::process::id())).unwrap();
+        let datagrams = UnixDatagram::unbound().unwrap();
+        let handed: [OwnedFd; 4] = [
+            one.into(),
+            UnixListener::bind_addr(&name).unwrap().into(),
+            datagrams.into(),
+            std::net::TcpListener::bind("127.0.0.1:0").unwrap().into(),
+        ];
+        for fd in handed {
+            assert!(matches!(accept_handed_over(fd, false), Err(SocketError::HandedOver)));
+        }
     }
 }

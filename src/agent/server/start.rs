@@ -118,11 +118,12 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
     if host.sinks.is_empty() {
         return Err(StartError::NoSink(options.host.clone().unwrap_or_else(|| HOST_FILE.into())).into());
     }
-    let mut socket = match handed_over(parent)? {
+    let for_all = !host.agent.users.is_empty();
+    let mut socket = match handed_over(parent, for_all)? {
         Some(socket) => socket,
         None => {
             let path = options.socket.as_deref().or(host.agent.socket.as_deref()).ok_or(SocketError::Unnamed)?;
-            make(path, !host.agent.users.is_empty())?
+            make(path, for_all)?
         }
     };
     let journal = Journal::open(&host.sinks)?;

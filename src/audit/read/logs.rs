@@ -184,7 +184,11 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"").unwrap();
         }
-        let sink = |name: &str| Sink::File { path: format!("{}/{name}", folder.display()), sync: true };
+        let sink = |name: &str| Sink::File {
+            path: format!("{}/{name}", folder.display()),
+            sync: true,
+            evidence: crate::policy::model::Evidence::default(),
+        };
         let names = |paths: &[PathBuf]| -> Vec<String> {
             paths.iter().map(|path| path.strip_prefix(&folder).unwrap().display().to_string()).collect()
         };

@@ -1,9 +1,11 @@
 //! Logs on real files, in folders of their own.
 
+mod anchoring;
 mod file;
 mod journal;
 mod performance;
 mod schema;
+mod sealing;
 pub(super) mod stream;
 mod tampering;
 
@@ -13,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::verify::{Report, Start, State, verify, verify_bytes};
+use super::verify::{Means, Report, Start, State, verify, verify_bytes};
 use super::*;
 
 /// A folder of one test, gone with it.
@@ -44,7 +46,7 @@ impl Drop for Folder {
 }
 
 fn sink(path: &Path) -> Sink {
-    Sink::File { path: path.to_str().unwrap().to_owned(), sync: false }
+    Sink::File { path: path.to_str().unwrap().to_owned(), sync: false, evidence: Evidence::default() }
 }
 
 fn open(path: &Path) -> Result<Auditor, AuditError> {
@@ -109,7 +111,7 @@ fn lines(path: &Path) -> Vec<String> {
 
 fn check(paths: &[&Path]) -> Report {
     let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
-    verify(&paths, Start::Beginning).unwrap()
+    verify(&paths, Start::Beginning, Means::default()).unwrap()
 }
 
 #[track_caller]

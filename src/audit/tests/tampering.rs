@@ -108,17 +108,17 @@ fn a_log_that_starts_late_is_incomplete_unless_that_is_meant() {
     let path = folder.0.join("late.jsonl");
     put(&path, &bytes[cut..]);
     assert_state(&[&path], State::Incomplete);
-    assert_eq!(verify(&[path], Start::Anywhere).unwrap().state(), State::Intact);
+    assert_eq!(verify(&[path], Start::Anywhere, Means::default()).unwrap().state(), State::Intact);
 }
 
 #[test]
 fn what_is_no_file_is_unreadable() {
     let folder = Folder::new();
-    assert!(verify(&[folder.0.join("none")], Start::Beginning).is_err());
-    assert!(verify(std::slice::from_ref(&folder.0), Start::Beginning).is_err());
+    assert!(verify(&[folder.0.join("none")], Start::Beginning, Means::default()).is_err());
+    assert!(verify(std::slice::from_ref(&folder.0), Start::Beginning, Means::default()).is_err());
     let fifo = folder.0.join("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
-    assert!(verify(&[fifo], Start::Beginning).is_err());
+    assert!(verify(&[fifo], Start::Beginning, Means::default()).is_err());
 }
 
 proptest! {

@@ -5,23 +5,29 @@
 //! or bytes that a later record accounts for. In a collected stream there are several chains, one for each process, and
 //! lines of whoever else writes there, possibly with the collector's prefix before ours.
 
+mod anchors;
+mod beyond;
 mod chains;
+mod line;
 mod report;
+mod seals;
 
-use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
 use rustix::fs::{FileType, Mode, OFlags};
-use serde::Deserialize;
 
-use super::chain::{Chain, Digest, OPENING, StreamId, Tail, whole_record};
+use super::chain::{Chain, Digest, OPENING, StreamId, Tail};
 use super::event::{Assurance, Event};
 use super::head::{Head, read_foreign};
+pub use anchors::{AnchorError, Anchors};
 use chains::{Chains, Parts};
+use line::{Junk, Line};
 pub use report::{Finding, FindingKind, Report, State, Unreadable, VerifyFailure};
+pub use seals::{Seals, SeedError};
 
 /// Where the chain has to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,12 +39,23 @@ pub enum Start {
     Anywhere,
 }
 
+/// What is known of the logs from elsewhere.
+#[derive(Default)]
+pub struct Means {
+    /// The auditor's seeds.
+    pub seals: Option<Seals>,
+    /// Checkpoints that left the host.
+    pub anchors: Option<Anchors>,
+    /// Is told, now and then, how many bytes and records have been read.
+    pub progress: Option<Box<dyn FnMut(u64, u64)>>,
+}
+
 /// Verifies logs, given oldest first. Where a head file lies beside the last one, that is compared too.
 ///
 /// # Errors
 /// A log cannot be read. What is wrong with a log that can be read is in the report.
-pub fn verify(logs: &[PathBuf], start: Start) -> Result<Report, Unreadable> {
-    let mut verifier = Verifier::new(start);
+pub fn verify(logs: &[PathBuf], start: Start, means: Means) -> Result<Report, Unreadable> {
+    let mut verifier = Verifier::new(start, means);
     for (index, path) in logs.iter().enumerate() {
         // Before the log: a writer at work in between makes the log longer than its head, never shorter.
         verifier.head = if index + 1 == logs.len() { read_foreign(path) } else { None };
@@ -53,7 +70,7 @@ pub fn verify(logs: &[PathBuf], start: Start) -> Result<Report, Unreadable> {
 /// [`verify`] for bytes at hand.
 #[cfg(test)]
 pub(super) fn verify_bytes(bytes: &[u8], start: Start) -> Report {
-    let mut verifier = Verifier::new(start);
+    let mut verifier = Verifier::new(start, Means::default());
     verifier.log(bytes).unwrap();
     verifier.end();
     verifier.report
@@ -73,64 +90,8 @@ fn open(path: &Path) -> Result<File, Unreadable> {
 /// No line of ours is longer; a longer one is no record, and is read in pieces.
 const LINE_MAX: u64 = 17 * 1024 * 1024;
 
-/// What `verify` needs of a record.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    assurance: Cow<'a, str>,
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    record: Option<u64>,
-    part: Option<u64>,
-    parts: Option<u64>,
-    #[serde(borrow)]
-    quarantined: Option<Quarantined<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Quarantined<'a> {
-    length: u64,
-    #[serde(borrow)]
-    sha256: Cow<'a, str>,
-}
-
-/// Bytes of a log that are no record, since the last one.
-struct Junk {
-    line: u64,
-    hash: Context,
-    length: u64,
-    /// The final newline is not in `hash` yet: the writer that quarantined may have added it.
-    newline: bool,
-    /// The last line of it ends as a record does.
-    altered: Option<Tail>,
-    /// There is something of a record in it.
-    ours: bool,
-    whole_but_newline: bool,
-}
-
-impl Junk {
-    fn add(&mut self, bytes: &[u8], newline: bool) {
-        if self.newline {
-            self.hash.update(b"\n");
-            self.length += 1;
-        }
-        self.hash.update(bytes);
-        self.length += bytes.len() as u64;
-        self.newline = newline;
-        self.altered = Tail::read(bytes);
-        self.ours |= self.altered.is_some() || find(bytes, MARK).is_some();
-        self.whole_but_newline = !newline && whole_record(bytes).is_some();
-    }
-
-    fn is(&self, note: &Quarantined<'_>) -> bool {
-        let with = |more: &[u8]| {
-            let mut hash = self.hash.clone();
-            hash.update(more);
-            note.length == self.length + more.len() as u64 && Digest::from_ring(&hash.finish()).hex() == note.sha256
-        };
-        with(b"") || (self.newline && with(b"\n"))
-    }
-}
+/// How many lines lie between two reports of progress.
+const TELL_EVERY: u64 = 4096;
 
 /// In any line of ours, whatever a collector put before it.
 const MARK: &[u8] = b"\"vouchsafe.audit/";
@@ -148,23 +109,33 @@ enum Kind {
 
 struct Verifier<'a> {
     start: Start,
+    means: Means,
     chains: Chains,
     report: Report,
     /// The one chain of file logs.
     file_chain: Option<StreamId>,
     head: Option<Head>,
+    /// The chain of checkpoints: the first record of it that was read.
+    first: HashMap<StreamId, u64>,
+    /// The latest time so far in the chain of file logs, as it was written.
+    latest: String,
+    bytes: u64,
     path: &'a Path,
     line: u64,
 }
 
 impl Verifier<'_> {
-    fn new(start: Start) -> Self {
+    fn new(start: Start, means: Means) -> Self {
         Self {
             start,
+            means,
             chains: Chains::default(),
             report: Report::default(),
             file_chain: None,
             head: None,
+            first: HashMap::new(),
+            latest: String::new(),
+            bytes: 0,
             path: Path::new(""),
             line: 0,
         }
@@ -178,6 +149,12 @@ impl Verifier<'_> {
             buffer.clear();
             if reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut buffer)? == 0 {
                 break;
+            }
+            self.bytes += buffer.len() as u64;
+            if self.line.is_multiple_of(TELL_EVERY)
+                && let Some(progress) = &mut self.means.progress
+            {
+                progress(self.bytes, self.report.records);
             }
             let newline = buffer.pop_if(|byte| *byte == b'\n').is_some();
             self.line += u64::from(!inside);
@@ -226,7 +203,9 @@ impl Verifier<'_> {
         if own == Kind::Chained && !self.is_in_file_chain(tail.chain.stream, first) {
             return;
         }
+        let is_new = self.chains.get(tail.chain.stream).is_none_or(|before| tail.chain.seq > before.seq);
         let follows = self.link(&tail);
+        self.check_beyond(bytes, &tail, &line, own == Kind::Chained, is_new);
         self.parts(&tail, &line, follows);
         if let Some(head) = self.head.filter(|head| head.chain.stream == tail.chain.stream)
             && head.chain.seq == tail.chain.seq
@@ -366,7 +345,10 @@ impl Verifier<'_> {
     fn end(&mut self) {
         if self.report.records == 0 && self.report.findings_total == 0 {
             self.find(FindingKind::NoRecord);
+        } else if self.means.seals.is_some() && self.report.sealed == 0 && self.report.findings_total == 0 {
+            self.find(FindingKind::NothingSealed);
         }
+        self.end_of_anchors();
         let unfinished: Vec<_> = self.chains.unfinished().collect();
         for parts in unfinished {
             self.find(FindingKind::PartsMissing { record: parts.record });

@@ -21,6 +21,14 @@ pub struct Report {
     pub quarantined: u64,
     /// Records in which a writer says that it did not find what the last one had left.
     pub discontinuities: u64,
+    /// Records whose seal is by the auditor's seeds.
+    pub sealed: u64,
+    /// Records that carry a seal that was not checked, or, where seeds were given, that none of them speaks for.
+    pub unproven: u64,
+    /// Checkpoints that the logs were compared with.
+    pub checkpoints: u64,
+    /// How often the clock was set back, by the times of the records.
+    pub clock_steps: u64,
     /// Whether a head file beside the last log was compared.
     pub head_compared: bool,
     /// The first findings, in the order of the logs.
@@ -114,6 +122,74 @@ pub enum FindingKind {
         /// Its number.
         seq: u64,
     },
+    /// A record carries no seal though it has to.
+    SealMissing {
+        /// Its number.
+        seq: u64,
+    },
+    /// A record's seal is not by the key that is for it.
+    SealWrong {
+        /// Its number.
+        seq: u64,
+    },
+    /// The record is of a chain that no seed is for.
+    ChainWithoutSeed,
+    /// The record is so far from the others that its key was not looked for.
+    SealTooFar {
+        /// Its number.
+        seq: u64,
+    },
+    /// The state of the seals was lost, and sealing begun anew.
+    NewEpoch {
+        /// The first record that is sealed anew.
+        seq: u64,
+    },
+    /// The same, and the seed for it was not given.
+    UnknownEpoch {
+        /// The record that says so.
+        seq: u64,
+        /// What it says that the epoch is called.
+        id: String,
+    },
+    /// Seeds were given, and no record is sealed by them.
+    NothingSealed,
+    /// The record that a checkpoint names is another one.
+    CheckpointDiffers {
+        /// Its number.
+        seq: u64,
+    },
+    /// Two checkpoints name different records of one number.
+    CheckpointsDiffer {
+        /// The number.
+        seq: u64,
+    },
+    /// Checkpoints that name the key, and that it did not sign.
+    CheckpointForged {
+        /// How many.
+        count: u64,
+    },
+    /// A checkpoint names a chain that is not here.
+    CheckpointOfOtherChain {
+        /// The record that it names.
+        seq: u64,
+    },
+    /// A checkpoint names a record that is missing between others.
+    CheckpointWithoutRecord {
+        /// Its number.
+        seq: u64,
+    },
+    /// A checkpoint says that there were more.
+    EndsBeforeCheckpoint {
+        /// The last record here.
+        last: u64,
+        /// The last that a checkpoint names.
+        seq: u64,
+    },
+    /// A record says that it was written earlier than the one before it.
+    ClockBack {
+        /// By how much.
+        seconds: u64,
+    },
     /// Records are missing before this one.
     Gap {
         /// The first that is missing.
@@ -164,6 +240,14 @@ impl FindingKind {
             | Self::QuarantineGone
             | Self::Malformed
             | Self::PartsMixed
+            | Self::SealMissing { .. }
+            | Self::SealWrong { .. }
+            | Self::SealTooFar { .. }
+            | Self::ChainWithoutSeed
+            | Self::CheckpointDiffers { .. }
+            | Self::CheckpointsDiffer { .. }
+            | Self::CheckpointForged { .. }
+            | Self::CheckpointOfOtherChain { .. }
             | Self::HeadDiffers { .. } => true,
             Self::Gap { .. }
             | Self::StartsLate { .. }
@@ -172,6 +256,12 @@ impl FindingKind {
             | Self::HeadOfOtherChain
             | Self::Torn { .. }
             | Self::PartsMissing { .. }
+            | Self::NewEpoch { .. }
+            | Self::UnknownEpoch { .. }
+            | Self::NothingSealed
+            | Self::CheckpointWithoutRecord { .. }
+            | Self::EndsBeforeCheckpoint { .. }
+            | Self::ClockBack { .. }
             | Self::NoRecord => false,
         }
     }
@@ -197,6 +287,43 @@ impl fmt::Display for Finding {
             FindingKind::Malformed => write!(f, "the line is sealed but says nothing that a record says"),
             FindingKind::PartsMixed => write!(f, "parts of one record do not follow each other"),
             FindingKind::HeadDiffers { seq } => write!(f, "record {seq} is not the one that the head file names"),
+            FindingKind::SealMissing { seq } => write!(f, "record {seq} is not sealed, and has to be"),
+            FindingKind::SealWrong { seq } => {
+                write!(f, "the seal of record {seq} is not by its key: it was written by somebody else, or rewritten")
+            }
+            FindingKind::SealTooFar { seq } => {
+                write!(f, "record {seq} is too far from the others for its key to be looked for")
+            }
+            FindingKind::ChainWithoutSeed => write!(f, "the record belongs to a chain that no seed is for"),
+            FindingKind::NewEpoch { seq } => {
+                write!(f, "the state of the seals was lost; sealing begins anew with record {seq}")
+            }
+            FindingKind::UnknownEpoch { seq, id } => {
+                let id = crate::name::escape(id);
+                write!(f, "record {seq} begins the seals anew, as epoch {id}, whose seed was not given")
+            }
+            FindingKind::NothingSealed => write!(f, "no record is sealed by the seeds that were given"),
+            FindingKind::CheckpointDiffers { seq } => {
+                write!(f, "record {seq} is not the one that a checkpoint names: the log was rewritten")
+            }
+            FindingKind::CheckpointsDiffer { seq } => {
+                write!(f, "two checkpoints name different records {seq}: the log was rewritten in between")
+            }
+            FindingKind::CheckpointForged { count } => {
+                write!(f, "{count} of the checkpoints are not signed by the key that they name")
+            }
+            FindingKind::CheckpointOfOtherChain { seq } => {
+                write!(f, "a checkpoint names record {seq} of a chain that is not here: the log was replaced")
+            }
+            FindingKind::CheckpointWithoutRecord { seq } => {
+                write!(f, "record {seq}, which a checkpoint names, is missing")
+            }
+            FindingKind::EndsBeforeCheckpoint { last, seq } => {
+                write!(f, "the log ends with record {last}, but a checkpoint names record {seq}")
+            }
+            FindingKind::ClockBack { seconds } => {
+                write!(f, "the clock was set back by {seconds} s before this record; its time is not to be relied on")
+            }
             FindingKind::Gap { from, to } if from == to => write!(f, "record {from} is missing before this one"),
             FindingKind::Gap { from, to } => write!(f, "records {from} to {to} are missing before this one"),
             FindingKind::StartsLate { seq } => {

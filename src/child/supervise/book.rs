@@ -15,6 +15,8 @@ pub enum Why {
         /// How many there can be.
         of: u32,
     },
+    /// It ended soon after a change; what is started is what was before.
+    Back,
 }
 
 impl Why {
@@ -24,6 +26,7 @@ impl Why {
         match self {
             Self::Changed => "the injected secrets have changed".to_owned(),
             Self::Again { start, of } => format!("it ended soon after a change; start {start} of {of}"),
+            Self::Back => "it ended soon after a change; back to what ran before".to_owned(),
         }
     }
 }

@@ -288,12 +288,21 @@ impl Chances {
     /// How long to wait before the next start of a child that ended `now` by itself; `None`: it has ended for good. A child
     /// that never ran with changed secrets has no other chance, nor one that did what it had to do.
     pub(super) fn next(&mut self, succeeded: bool, now: Instant) -> Option<Duration> {
-        let soon = self.changed.is_some_and(|changed| now.saturating_duration_since(changed) < Self::SOON);
-        if succeeded || !soon || self.taken >= Self::MOST {
+        if succeeded || !self.is_settling(now) || self.taken >= Self::MOST {
             return None;
         }
         self.taken += 1;
         Some(Duration::from_secs(1 << (self.taken - 1)))
+    }
+
+    /// Until when a child that was started because of a change is one that may not be able to live with it.
+    pub(super) fn settles_at(&self) -> Option<Instant> {
+        self.changed.map(|changed| changed + Self::SOON)
+    }
+
+    /// Whether a child that fails `now` does so because of a change, as far as can be told.
+    pub(super) fn is_settling(&self, now: Instant) -> bool {
+        self.settles_at().is_some_and(|at| now < at)
     }
 
     /// It was started again.

@@ -7,14 +7,18 @@
 //! - a supervisor is not there for the child: its group and terminal are as they would be without ([`terminal`]), its stop is
 //!   ours and its status is ours;
 //! - the supervisor shortens nothing: between TERM and KILL there is only what whoever sent the TERM waits;
+//! - nothing secret is in here; but for what a child that cannot live with a change is to go back to, where the policy wants
+//!   that ([`before`]);
 //! - a child is stopped for a new one only when that one waits for its start, with everything granted, fetched and written
 //!   down ([`restart`]; [`changes`] says when to look).
 
+mod before;
 mod book;
 mod changes;
 mod forward;
 mod notify;
 mod restart;
+mod spawned;
 mod terminal;
 mod worker;
 
@@ -33,17 +37,19 @@ use crate::audit::End;
 use crate::checked_file::plain_io;
 use crate::error::{Cause, Class, Error, Format};
 use crate::output;
-use crate::policy::model::{OnChange, RunRules};
+use crate::policy::model::{OnChange, OnCrash, RunRules};
 use crate::sys;
 use crate::sys::process::{Change, ChangeKind, acknowledge, next_change};
 use crate::sys::signal::{Mask, Received, Signals};
+use before::Before;
 pub use book::{Book, Why};
 use changes::{Chances, Changes, Noticing, Polling};
 pub use changes::{Heard, Notices};
 use notify::Manager;
 use restart::Phase;
+use spawned::Spawned;
 use terminal::Terminal;
-use worker::{Forked, Spawned, StartState, Task, spawn};
+use worker::{Digest, Forked, StartState, Task, spawn};
 pub use worker::{Next, Told, Worker};
 
 /// The supervisor could not begin or go on.
@@ -62,6 +68,11 @@ impl fmt::Display for SuperviseError {
 impl Cause for SuperviseError {
     fn class(&self) -> Class {
         Class::Internal
+    }
+
+    fn hint(&self) -> Option<String> {
+        let memory = self.doing == worker::LOCK_MEMORY;
+        memory.then(|| "ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit, or on_crash = \"again\"".into())
     }
 }
 
@@ -91,12 +102,13 @@ pub fn supervise(
     // PID 1 gets every orphan anyway. Where the kernel refuses, they go to PID 1, as without us.
     set_child_subreaper(Some(getpid())).unwrap_or_default();
     let terminal = Terminal::look();
-    match spawn(start, &terminal, Task::First, &key).map_err(failed("start a process"))? {
+    let watch = rules.watch.filter(|_| rules.on_change == OnChange::Restart);
+    let keeps = watch.is_some() && rules.on_crash == OnCrash::Previous;
+    match spawn(start, &terminal, Task::First, &key, keeps).map_err(failed("start a process"))? {
         Forked::Worker(worker) => Ok(*worker),
         Forked::Supervisor(child) => {
             let manager = Manager::at(notify_socket);
             manager.main_process_is(child.pid);
-            let watch = rules.watch.filter(|_| rules.on_change == OnChange::Restart);
             let changes = watch.map(|every| changes_of(every, notices));
             let supervisor = Supervisor {
                 own: getpid(),
@@ -113,6 +125,9 @@ pub fn supervise(
                 changes,
                 phase: Phase::Running,
                 chances: Chances::default(),
+                keeps,
+                before: None,
+                unfit: None,
                 left_alone_until: None,
             };
             supervisor.stay()
@@ -147,6 +162,12 @@ struct Supervisor {
     changes: Option<Box<dyn Changes>>,
     phase: Phase,
     chances: Chances,
+    /// What a child has is kept, to go back to.
+    keeps: bool,
+    /// What the child before had, until this one has settled.
+    before: Option<Before>,
+    /// What a child ended of: not tried again until the stores have something else.
+    unfit: Option<Digest>,
     /// Until then nobody looks: the child was asked to end.
     left_alone_until: Option<Instant>,
 }

@@ -6,6 +6,9 @@
 //! 3. the restart is written down, and the old child's group gets TERM, and KILL when its grace is over;
 //! 4. when nothing is left of that group, the worker becomes the new child.
 //!
+//! A child that fails soon after that is started again: with what the stores have then, or with what the one before it had
+//! ([`Supervisor::before`]).
+//!
 //! Whoever asks us to end meanwhile (TERM, INT, QUIT, a real-time signal) calls the restart off: the old child ends, and so
 //! do we.
 
@@ -16,13 +19,18 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 
 use super::changes::{Chances, Decision, Look};
-use super::worker::{Forked, Spawned, Task, Worker, spawn};
+use super::spawned::Spawned;
+use super::worker::{Forked, Task, Worker, spawn};
 use super::{Supervisor, Why, complain_if, finish};
 use crate::audit::End;
+use crate::output;
 
 /// After somebody asked the child to end, it is not started again: a stop takes its time, at most 120 s on ECS. A child that is
 /// still there then has understood something else (a JVM prints its threads on QUIT).
 const ASKED_TO_END: Duration = Duration::from_secs(130);
+
+/// Before the child that goes back to what was before is started: what made the other one fail has a moment to end.
+const BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// Where we are between one child and the next.
 pub(super) enum Phase {
@@ -46,7 +54,7 @@ pub(super) enum Phase {
         called_off: bool,
     },
     /// The child could not live with a change, and is started again then.
-    Pausing { until: Instant, ended: End },
+    Pausing { until: Instant, ended: End, task: Task },
 }
 
 /// A number from 0 to 1. Without a random generator all look at once, which is no reason not to look.
@@ -59,6 +67,9 @@ pub(super) fn chance() -> f64 {
 impl Supervisor {
     /// Does what is due. Returns in a new worker.
     pub(super) fn advance(&mut self, now: Instant) -> Option<Worker> {
+        if self.settles_at().is_some_and(|at| now >= at) {
+            self.before = None;
+        }
         match &mut self.phase {
             Phase::Running => {
                 if self.changes.is_some() {
@@ -81,10 +92,17 @@ impl Supervisor {
                         // The agent may have another word for it by now.
                         self.child.rename(worker);
                     }
-                    let decision = self.changes.as_mut().map(|it| it.judge(Look::Seen(digest), current, now));
+                    let is_unfit = self.unfit == Some(digest);
+                    if !is_unfit {
+                        self.unfit = None;
+                    }
+                    // What is not to be tried again is as good as no change.
+                    let seen = Look::Seen(if is_unfit { current } else { digest });
+                    let decision = self.changes.as_mut().map(|it| it.judge(seen, current, now));
                     match decision {
                         Some(Decision::Restart) => worker.changed(),
                         Some(Decision::LookAgain) => worker.look_again(),
+                        Some(Decision::Keep) | None if is_unfit => worker.of_no_use(),
                         Some(Decision::Keep) | None => worker.nothing_new(),
                     }
                 } else if worker.is_ready() {
@@ -136,8 +154,9 @@ impl Supervisor {
     /// When something is to be done without anything having happened.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Running => self.look_at().into_iter().chain(self.tend_at()).min(),
-            Phase::Looking { until, .. } | Phase::Pausing { until, .. } => Some(*until),
+            Phase::Running => [self.look_at(), self.tend_at(), self.settles_at()].into_iter().flatten().min(),
+            Phase::Looking { until, .. } => Some(self.settles_at().map_or(*until, |at| at.min(*until))),
+            Phase::Pausing { until, .. } => Some(*until),
             // What is left of the group may have another parent than us; nobody tells us when it ends.
             Phase::Stopping { ended: Some(_), .. } => Some(Instant::now() + Duration::from_millis(20)),
             Phase::Stopping { kill_at, .. } => *kill_at,
@@ -166,9 +185,15 @@ impl Supervisor {
         None
     }
 
+    /// When what the child before had is of no use any more. While a child is about to end or to begin, it may be.
+    fn settles_at(&self) -> Option<Instant> {
+        let is_there = matches!(self.phase, Phase::Running | Phase::Looking { .. });
+        self.chances.settles_at().filter(|_| is_there && self.before.is_some())
+    }
+
     /// No process: as bad as a store that does not answer.
     fn fork(&self, task: Task) -> Option<Forked> {
-        spawn(self.start, &self.terminal, task, &self.key).ok()
+        spawn(self.start, &self.terminal, task, &self.key, self.keeps).ok()
     }
 
     fn look_failed(&mut self, now: Instant) {
@@ -245,6 +270,7 @@ impl Supervisor {
                 // A worker that looks ends when its channel does.
                 self.phase = Phase::Running;
                 self.chances = Chances::default();
+                self.before = None;
                 self.left_alone_until = Some(Instant::now() + ASKED_TO_END);
             }
         }
@@ -257,15 +283,26 @@ impl Supervisor {
             return !*called_off;
         }
         let now = Instant::now();
-        let Some(pause) = self.chances.next(end == End::Status(0) || !was_executed, now) else { return false };
+        let failed = end != End::Status(0) && was_executed;
+        let (task, why, pause) = if failed && self.before.is_some() && self.chances.is_settling(now) {
+            (Task::Back, Why::Back, BACK_AFTER)
+        } else {
+            let Some(pause) = self.chances.next(!failed, now) else { return false };
+            (Task::Again, self.chances.why(), pause)
+        };
         let Some(access) = self.child.access() else { return false };
-        let written = self.book.restarting(&access, self.chances.why());
+        let written = self.book.restarting(&access, why);
         let is_written = written.is_ok();
         complain_if(written);
         if is_written {
+            if task == Task::Back {
+                drop(output::complain(&format!("vouchsafe: the command failed: {}\n", why.text())));
+                self.unfit = self.child.digest();
+                self.child.kept = None;
+            }
             self.manager.main_process_is(self.own);
             // A worker that looks ends when its channel does.
-            self.phase = Phase::Pausing { until: now + pause, ended: end };
+            self.phase = Phase::Pausing { until: now + pause, ended: end, task };
         }
         is_written
     }
@@ -276,12 +313,16 @@ impl Supervisor {
         else {
             return;
         };
+        // Else what this child had is not known to be fit to go back to: it was not there for long enough.
+        if self.before.is_none() {
+            self.before = self.child.kept.take();
+        }
         self.chances.changed(now);
         if let Some(changes) = &mut self.changes {
             changes.restarted(now);
         }
         let Some(mut worker) = worker else {
-            self.phase = Phase::Pausing { until: now, ended };
+            self.phase = Phase::Pausing { until: now, ended, task: Task::Again };
             return;
         };
         self.manager.main_process_is(worker.pid);
@@ -292,11 +333,25 @@ impl Supervisor {
 
     /// Another chance.
     fn start_again(&mut self, now: Instant) -> Option<Worker> {
-        let Phase::Pausing { ended, .. } = self.phase else { return None };
-        match self.fork(Task::Again) {
-            Some(Forked::Worker(worker)) => return Some(*worker),
-            Some(Forked::Supervisor(child)) => {
-                self.chances.started(now);
+        let Phase::Pausing { ended, task, .. } = self.phase else { return None };
+        let goes_back = task == Task::Back;
+        if goes_back && !self.before.as_mut().is_some_and(|before| before.hand_on(true)) {
+            finish(ended);
+        }
+        match self.fork(task) {
+            Some(Forked::Worker(mut worker)) => {
+                worker.before = self.before.take();
+                return Some(*worker);
+            }
+            Some(Forked::Supervisor(mut child)) => {
+                if goes_back {
+                    // That one has proven that it can be lived with; there is nothing before it.
+                    let before = self.before.take();
+                    child.kept = before.and_then(|mut before| before.hand_on(false).then_some(before));
+                    self.chances = Chances::default();
+                } else {
+                    self.chances.started(now);
+                }
                 self.manager.main_process_is(child.pid);
                 self.terminal.hand_over(child.pid);
                 self.child = child;

@@ -1,4 +1,4 @@
-//! The process that becomes the child, on both sides of its fork.
+//! The process that becomes the child, on its own side of the fork ([`super::spawned`] is the other).
 //!
 //! The supervisor never sees a value: it forks before anything is fetched, and the new process, the *worker*, goes through
 //! the same story as without supervision, asks, fetches, writes down, and becomes the command. So the supervisor has nothing
@@ -8,6 +8,9 @@
 //! To see whether a secret changed, another worker does the same beside the running child, and tells a digest of what it
 //! got, keyed by a random key of the supervisor: equal sets have equal digests, and a digest says nothing without the key.
 //! What it has fetched stays in it; if the child is to be started again, it is this worker that becomes it.
+//!
+//! Only where the policy says `on_crash = "previous"` does the worker that becomes the child hand over what it fetched, and it
+//! waits until the supervisor has locked memory for it ([`super::before`]).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,25 +18,36 @@ use std::os::unix::net::UnixStream;
 use ring::hmac;
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setpgid};
 
+use super::before::{Before, packed};
 use super::notify::handed_on;
+use super::spawned::Spawned;
 use super::terminal::{Group, Terminal};
+use super::{SuperviseError, failed};
 use crate::audit::Access;
 use crate::inject::ParentEnv;
-use crate::name::VariableName;
+use crate::resolve::Value;
 use crate::sys;
 use crate::sys::process::{Side, fork};
 use crate::sys::signal::Mask;
 
 /// What a worker says on its channel; a digest, an access and an agent's word for the set follow the first.
-const FETCHED: u8 = b'd';
-const READY: u8 = b'r';
-const EXECUTING: u8 = b'x';
-const NOT_EXECUTED: u8 = b'-';
+pub(super) const FETCHED: u8 = b'd';
+/// What it has fetched follows, once the supervisor has room for it; the length of that comes with the word.
+pub(super) const KEEP: u8 = b'k';
+pub(super) const READY: u8 = b'r';
+pub(super) const EXECUTING: u8 = b'x';
+pub(super) const NOT_EXECUTED: u8 = b'-';
 /// What the supervisor answers.
-const NOTHING_NEW: u8 = b'=';
-const LOOK_AGAIN: u8 = b'~';
-const CHANGED: u8 = b'!';
-const START: u8 = b'>';
+pub(super) const NOTHING_NEW: u8 = b'=';
+pub(super) const LOOK_AGAIN: u8 = b'~';
+pub(super) const CHANGED: u8 = b'!';
+pub(super) const OF_NO_USE: u8 = b'?';
+pub(super) const ROOM: u8 = b'k';
+pub(super) const NO_ROOM: u8 = b'-';
+pub(super) const START: u8 = b'>';
+
+/// What cannot be done, where the kernel lets this user lock too little.
+pub(super) const LOCK_MEMORY: &str = "lock the memory that `on_crash = \"previous\"` needs";
 
 /// A keyed digest of an injected set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +77,14 @@ impl Told {
 /// What the child has, in nobody's words but the supervisor's and the agent's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Has {
-    digest: Digest,
-    set: [u8; 32],
+    pub(super) digest: Digest,
+    pub(super) set: [u8; 32],
 }
 
 /// Length of what a worker says once it has fetched.
-const FETCHED_LENGTH: usize = 1 + 32 + 8 + 32;
+pub(super) const FETCHED_LENGTH: usize = 1 + 32 + 8 + 32;
+/// Length of [`KEEP`] and the number after it.
+pub(super) const KEEP_LENGTH: usize = 1 + 8;
 
 /// How things were when we were started: what a child gets back.
 #[derive(Clone, Copy)]
@@ -86,6 +102,8 @@ pub(super) enum Task {
     Again,
     /// To look, and to become the child when it is told to.
     Look(Has),
+    /// To become another one with what the one before had, as soon as that is granted.
+    Back,
 }
 
 /// What follows from what a worker has fetched.
@@ -103,18 +121,10 @@ pub struct Worker {
     supervisor: Pid,
     task: Task,
     key: hmac::Key,
-}
-
-/// The supervisor's side.
-pub(super) struct Spawned {
-    pub(super) pid: Pid,
-    pub(super) channel: UnixStream,
-    said: Vec<u8>,
-    /// A later word of an agent for the same set.
-    renamed: Option<[u8; 32]>,
-    goes_on: bool,
-    /// The worker's end is closed: it became the child, or ended.
-    pub(super) is_silent: bool,
+    /// The supervisor keeps what was fetched.
+    is_kept: bool,
+    /// What the child before had.
+    pub(super) before: Option<Before>,
 }
 
 /// Where a fork leads.
@@ -125,7 +135,13 @@ pub(super) enum Forked {
 
 /// Makes a worker. All signals are blocked when this is called; in the worker they are as the caller had them when this
 /// returns.
-pub(super) fn spawn(start: StartState, terminal: &Terminal, task: Task, key: &hmac::Key) -> io::Result<Forked> {
+pub(super) fn spawn(
+    start: StartState,
+    terminal: &Terminal,
+    task: Task,
+    key: &hmac::Key,
+    is_kept: bool,
+) -> io::Result<Forked> {
     let (channel, workers) = UnixStream::pair()?;
     channel.set_nonblocking(true)?;
     let supervisor = getpid();
@@ -136,19 +152,13 @@ pub(super) fn spawn(start: StartState, terminal: &Terminal, task: Task, key: &hm
             if terminal.group() == Group::Own {
                 setpgid(Some(pid), Some(pid)).unwrap_or_default();
             }
-            Ok(Forked::Supervisor(Spawned {
-                pid,
-                channel,
-                said: Vec::new(),
-                renamed: None,
-                goes_on: false,
-                is_silent: false,
-            }))
+            Ok(Forked::Supervisor(Spawned::new(pid, channel)))
         }
         Side::Child => {
             drop(channel);
             settle(start, terminal, supervisor, task)?;
-            Ok(Forked::Worker(Box::new(Worker { channel: workers, supervisor, task, key: key.clone() })))
+            let key = key.clone();
+            Ok(Forked::Worker(Box::new(Worker { channel: workers, supervisor, task, key, is_kept, before: None })))
         }
     }
 }
@@ -192,7 +202,7 @@ impl Worker {
     #[must_use]
     pub fn looks_for_other_than(&self) -> Option<[u8; 32]> {
         match self.task {
-            Task::First | Task::Again => None,
+            Task::First | Task::Again | Task::Back => None,
             Task::Look(has) => Some(has.set),
         }
     }
@@ -205,28 +215,64 @@ impl Worker {
         }
     }
 
-    /// Tells the supervisor what was fetched, without telling it, and hears what is to become of it.
+    /// What the child before had, if this one is to have the same instead of what the stores have now.
+    ///
+    /// # Errors
+    /// It was lost.
+    pub fn before(&mut self) -> Result<Option<Vec<Value>>, SuperviseError> {
+        if self.task != Task::Back {
+            return Ok(None);
+        }
+        let values = self.before.take().and_then(|before| before.values());
+        values.map(Some).ok_or_else(|| failed("find what ran before")(ErrorKind::NotFound.into()))
+    }
+
+    /// Tells the supervisor what was fetched, without telling it, and hears what is to become of it. Only a supervisor that is
+    /// to keep the values gets them.
+    ///
+    /// # Errors
+    /// It is to keep them, and cannot.
     pub fn has_fetched<'v>(
         &mut self,
-        injected: impl Iterator<Item = (&'v VariableName, &'v [u8])>,
+        injected: impl Iterator<Item = &'v Value> + Clone,
         told: Told,
-    ) -> Next {
+    ) -> Result<Next, SuperviseError> {
         let mut context = hmac::Context::with_key(&self.key);
-        for (name, value) in injected {
-            for part in [name.as_str().as_bytes(), value] {
+        for value in injected.clone() {
+            for part in [value.name.as_str().as_bytes(), value.secret.expose()] {
                 context.update(&(part.len() as u64).to_be_bytes());
                 context.update(part);
             }
         }
         self.say(&[&[FETCHED], context.sign().as_ref(), &told.access, &told.set].concat());
-        match self.task {
-            Task::First | Task::Again => Next::GoOn,
+        let done = match self.task {
+            Task::First | Task::Again | Task::Back => None,
             Task::Look(_) => match self.hear() {
-                Some(CHANGED) => Next::GoOn,
-                Some(NOTHING_NEW) => Next::Done("nothing has changed"),
-                Some(LOOK_AGAIN) => Next::Done("something has changed; it is looked at again before a restart"),
-                _ => Next::Done("the child has ended meanwhile"),
+                Some(CHANGED) => None,
+                Some(NOTHING_NEW) => Some("nothing has changed"),
+                Some(LOOK_AGAIN) => Some("something has changed; it is looked at again before a restart"),
+                Some(OF_NO_USE) => Some("it is what a child ended of, and is not tried again"),
+                _ => Some("the child has ended meanwhile"),
             },
+        };
+        match done {
+            Some(why) => Ok(Next::Done(why)),
+            // What it has had before, it has.
+            None if self.is_kept && self.task != Task::Back => self.hand_over(injected).map(|()| Next::GoOn),
+            None => Ok(Next::GoOn),
+        }
+    }
+
+    /// Gives the supervisor what it is to keep, once it has room for it.
+    fn hand_over<'v>(&mut self, injected: impl Iterator<Item = &'v Value>) -> Result<(), SuperviseError> {
+        let kept = packed(injected);
+        self.say(&[&[KEEP], &(kept.expose().len() as u64).to_be_bytes()[..]].concat());
+        match self.hear() {
+            Some(ROOM) => {
+                self.say(kept.expose());
+                Ok(())
+            }
+            _ => Err(failed(LOCK_MEMORY)(ErrorKind::OutOfMemory.into())),
         }
     }
 
@@ -256,88 +302,5 @@ impl Worker {
     fn hear(&mut self) -> Option<u8> {
         let mut answer = [0];
         self.channel.read_exact(&mut answer).ok().map(|()| answer[0])
-    }
-}
-
-impl Spawned {
-    /// Takes what was said since.
-    pub(super) fn listen(&mut self) {
-        let mut part = [0; 64];
-        loop {
-            match self.channel.read(&mut part) {
-                Ok(0) => self.is_silent = true,
-                Ok(length) => {
-                    self.said.extend_from_slice(part.get(..length).unwrap_or_default());
-                    continue;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => self.is_silent |= error.kind() != ErrorKind::WouldBlock,
-            }
-            return;
-        }
-    }
-
-    /// What the worker has fetched, once it said so.
-    pub(super) fn digest(&self) -> Option<Digest> {
-        let (&FETCHED, rest) = self.said.split_first()? else { return None };
-        rest.first_chunk().copied().filter(|_| self.said.len() >= FETCHED_LENGTH).map(Digest)
-    }
-
-    /// What it has, for those who look whether there is something else now.
-    pub(super) fn told(&self) -> Option<Has> {
-        Some(Has { digest: self.digest()?, set: self.set()? })
-    }
-
-    /// What an agent calls what it has.
-    pub(super) fn set(&self) -> Option<[u8; 32]> {
-        self.renamed.or_else(|| self.said.get(1 + 32 + 8..)?.first_chunk().copied())
-    }
-
-    /// Takes over what an agent has called the same set, asked by another one.
-    pub(super) fn rename(&mut self, other: &Self) {
-        self.renamed = other.set();
-    }
-
-    /// The access under which everything about it is written down.
-    pub(super) fn access(&self) -> Option<Access> {
-        Some(Access::of_bytes(self.said.get(1 + 32..)?.first_chunk()?))
-    }
-
-    /// Whether it only waits for its start.
-    pub(super) fn is_ready(&self) -> bool {
-        self.said.last() == Some(&READY) && self.said.len() == FETCHED_LENGTH + 1
-    }
-
-    /// Of a worker that has ended: whether the command had been executed.
-    pub(super) fn was_executed(&mut self) -> bool {
-        self.listen();
-        self.said.len() > FETCHED_LENGTH && self.said.last() == Some(&EXECUTING)
-    }
-
-    /// Whether it was told that it is to be the next child.
-    pub(super) fn is_to_go_on(&self) -> bool {
-        self.goes_on
-    }
-
-    pub(super) fn nothing_new(&mut self) {
-        self.answer(NOTHING_NEW);
-    }
-
-    pub(super) fn look_again(&mut self) {
-        self.answer(LOOK_AGAIN);
-    }
-
-    pub(super) fn changed(&mut self) {
-        self.goes_on = true;
-        self.answer(CHANGED);
-    }
-
-    pub(super) fn start(&mut self) {
-        self.answer(START);
-    }
-
-    /// One that is gone is seen by its end.
-    fn answer(&mut self, word: u8) {
-        self.channel.write_all(&[word]).unwrap_or_default();
     }
 }

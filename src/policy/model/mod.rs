@@ -3,6 +3,7 @@
 //! Everything here was validated by [`super::file`]; nothing here does I/O or knows how a store works. All of it is public
 //! knowledge: a policy holds no secret, so these types may be printed.
 
+mod evidence;
 mod host;
 mod password;
 mod rotation;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use evidence::{Anchor, Checkpoints, Evidence};
 pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
 pub use password::{Alphabet, CharacterClass, Password};
 pub use rotation::{Apply, Generate, Postgres, Program, Random, Roles, Rotation};
@@ -307,6 +309,8 @@ pub struct RunRules {
     pub deadline: Duration,
     /// Supervising: what a changed secret does.
     pub on_change: OnChange,
+    /// Supervising: what a child that dies of a change is started with.
+    pub on_crash: OnCrash,
     /// Supervising: between TERM and KILL of a child that is restarted.
     pub grace: Duration,
     /// Supervising: how often to look whether a secret changed; `None`: never.
@@ -342,6 +346,15 @@ pub enum OnChange {
     Restart,
 }
 
+/// What a supervised child that dies of a change is started with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// What the store has then.
+    Again,
+    /// What the child before it had; the supervisor keeps that.
+    Previous,
+}
+
 /// `[cache]`, for the agent.
 #[derive(Debug, Clone)]
 pub struct CacheRules {
@@ -362,6 +375,8 @@ pub enum Sink {
         path: String,
         /// Whether each record is on the disk before the access goes on.
         sync: bool,
+        /// What makes its records hold against whoever takes the host later.
+        evidence: Evidence,
     },
     /// Standard error.
     Stderr,

@@ -18,8 +18,10 @@ pub struct Rotation {
     /// A version still unproven lies beside the item instead of on it.
     pub pending_separate: bool,
     /// How long the previous credential is left to those who still hold it; zero ends it at once. `None`: until the next
-    /// rotation.
+    /// rotation. With a target, never less than an agent may serve the previous value.
     pub retire_after: Option<Duration>,
+    /// The policy's own `retire_after` is less than that.
+    pub is_retired_later: bool,
 }
 
 /// What makes a new value. Two, so that whoever makes one cannot forget that a program has to be run for some.

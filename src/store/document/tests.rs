@@ -64,7 +64,8 @@ fn versions_move_through_the_stages() {
     let pending = DocumentError::Pending { item: name.clone(), number: 3 };
     assert_eq!(document.set(&name, secret("x"), "a", at(4)), Err(pending.clone()));
     assert_eq!(document.stage_pending(&name, secret("x"), "a", at(4)), Err(pending.clone()));
-    assert_eq!(document.rollback(&name), Err(pending));
+    assert_eq!(document.rollback(&name), Err(pending.clone()));
+    assert_eq!(document.remove(&name).err(), Some(pending), "a target may accept it already");
     assert_eq!(document.promote(&name, SystemTime::now()), Ok(3));
     assert_eq!(value_at(&document, "db", Stage::Current), Some(&b"3"[..]));
     assert_eq!(value_at(&document, "db", Stage::Previous), Some(&b"2"[..]));

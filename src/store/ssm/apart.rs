@@ -130,6 +130,13 @@ impl Seen<'_> {
         (is_previous && self.pending.is_none()).then_some(Plan::Write(Vec::new(), mark))
     }
 
+    /// Whether the current version was gone back to, and the roll back is at its end: what it came after is kept as previous.
+    /// While the label is still on the version that was gone back to, there is something to finish.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        let mark = self.current.and_then(|one| one.mark).filter(|mark| matches!(mark.purpose, Purpose::Again(_)));
+        mark.zip(self.previous).is_some_and(|(mark, previous)| previous.version == mark.after)
+    }
+
     /// What a roll back to `number` that was written leaves to do.
     pub(super) fn after_roll_back(&self, number: u64) -> Vec<Move> {
         let is_on_it = self.previous.is_some_and(|one| one.version == number);

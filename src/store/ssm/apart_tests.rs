@@ -78,6 +78,22 @@ fn nothing_is_written_over_what_came_meanwhile() {
     assert_eq!(after("2, 3 replaced from 1, 4 again 2", 2), []);
 }
 
+/// Its number is higher than that of the version it came after, so the numbers do not say it.
+#[test]
+fn what_was_rolled_back_is_known_until_something_comes_after_it() {
+    for (past, expected) in [
+        ("2 replaced, 3 from 1", false),
+        ("2 replaced, 3 from 1, 4 again 2", false),
+        ("2, 3 replaced from 1, 4 again 2", true),
+        ("2, 3 replaced from 1, 4 again 2, 5", false),
+        ("2, 3 from 1, 4 replaced again 2, 5", false),
+        ("2, 3 from 1, 4 again 2", false),
+        ("1, 2", false),
+    ] {
+        assert_eq!(look(&history(past), &[]).is_rolled_back(), expected, "{past}");
+    }
+}
+
 #[test]
 fn labels_of_stages_go_and_current_goes_last() {
     let adopt = |past: &str| look(&history(past), &[]).to_adopt();
@@ -258,6 +274,7 @@ proptest! {
                     prop_assert!(model.run(Command::RollBack).is_ok());
                     prop_assert_eq!(model.past.len(), versions + 1, "not forth again");
                     let seen = look(&model.past, &model.apart);
+                    prop_assert!(seen.is_rolled_back(), "nor by another command");
                     prop_assert_eq!(seen.previous.map(|one| one.version), Some(current));
                 }
                 Command::Abandon if !is_cut => {

@@ -154,6 +154,12 @@ impl Seen<'_> {
         !self.is_unmarked && self.current.is_some_and(|one| one.version == number)
     }
 
+    /// Whether a roll back was ended after the one move that made it: what became current was previous, and still has that
+    /// label. (So it is too where a promotion was ended before its one move and then given up, which went back as well.)
+    pub(super) fn is_rolled_back(&self) -> bool {
+        self.pending.is_none() && self.current.is_some_and(|current| current.has(Label::Previous))
+    }
+
     /// Before anything is created: so that what comes next is current for nobody.
     pub(super) fn to_adopt(&self) -> Vec<Move> {
         match (self.is_unmarked, self.newest) {

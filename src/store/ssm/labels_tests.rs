@@ -112,6 +112,20 @@ fn moves_are_in_the_safe_order_and_only_those_that_are_left() {
     assert_eq!(to_set(&history("1 replaced, 2"), 3), vec![put(Label::Replaced, 2)]);
 }
 
+#[test]
+fn a_roll_back_that_was_cut_off_after_its_one_move_is_known_as_done() {
+    for (past, expected) in [
+        ("2 previous, !3 current pending discarded", false),
+        ("2 previous current, !3 pending discarded", true),
+        ("2 current, !3 pending discarded previous", false),
+        ("2 current previous, !3 pending", false),
+        ("2 current", false),
+        ("2", false),
+    ] {
+        assert_eq!(look(&history(past)).is_rolled_back(), expected, "{past}");
+    }
+}
+
 /// `count` versions from `first` on, with the labels of this one.
 fn many(first: u64, count: u64, labelled: &str) -> Vec<Past> {
     let one = version(labelled);

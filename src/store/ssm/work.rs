@@ -81,6 +81,7 @@ impl<'w, 'a> Work<'w, 'a> {
                 pending: stage(seen.pending, Stage::Pending),
                 previous: stage(seen.previous, Stage::Previous),
                 is_unmarked: seen.by_label.is_some(),
+                is_rolled_back: seen.is_rolled_back(),
             });
         }
         let past = read::past(self.calls, self.name()).await?;
@@ -91,6 +92,7 @@ impl<'w, 'a> Work<'w, 'a> {
             pending: stage(seen.pending, Stage::Pending),
             previous: stage(seen.previous, Stage::Previous),
             is_unmarked: seen.is_unmarked && seen.newest.is_some(),
+            is_rolled_back: seen.is_rolled_back(),
         })
     }
 

@@ -215,10 +215,15 @@ pub(super) async fn verify_type(calls: &Calls<'_>, name: &str, number: u64) -> R
     Ok(())
 }
 
-/// Removes a parameter with all its versions; `false` if there is none.
+/// Removes a parameter with all its versions; `false` if there is none. Not while a version is pending: a target may accept
+/// it already.
 pub(super) async fn remove(calls: &Calls<'_>, name: &str) -> Result<bool, Fault> {
     check_name(name, calls.region()).map_err(|rule| Refusal::Name(name.to_owned(), rule))?;
     calls.require_account().await?;
+    let past = history(calls, name).await?.map(|history| history.past).unwrap_or_default();
+    if let Some(pending) = labels::look(&past).pending {
+        return Err(Refusal::Rotating(name.to_owned(), pending.version).into());
+    }
     let asked = Asked { action: "ssm:DeleteParameter", resource: name.to_owned() };
     let client = calls.ssm();
     let mut failures = 0;

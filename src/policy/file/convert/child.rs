@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::evidence::evidence;
 use super::values::Zero;
 use super::{Context, pick};
 use crate::name::{VariableName, escape};
 use crate::policy::file::raw::{At, RawAudit, RawInherit, RawPolicy, RawSink, SinkType};
 use crate::policy::model::{
-    AgentUse, AwsRole, CacheRules, ChildRules, Inherit, OnChange, OnCollision, RunMode, RunRules, Sink,
+    AgentUse, AwsRole, CacheRules, ChildRules, Inherit, OnChange, OnCollision, OnCrash, RunMode, RunRules, Sink,
 };
 use crate::policy::reserved::{is_forbidden, is_reserved};
 
@@ -81,9 +82,37 @@ pub(super) fn run(files: &[RawPolicy], context: &mut Context<'_>) -> RunRules {
         mode: mode.map_or(RunMode::Exec, |at| at.value.into()),
         deadline: duration(files, context, |file| file.run.deadline.as_ref(), 20, Zero::Refused),
         on_change: on_change.map_or(OnChange::Restart, |at| at.value.into()),
+        on_crash: on_crash(files, context),
         grace: duration(files, context, |file| file.run.grace.as_ref(), 10, Zero::Allowed),
         watch: watch(files, context),
     }
+}
+
+/// To go back to what was before takes a change to go back from, and a supervisor that keeps values. Of what an agent gives,
+/// nothing is kept.
+fn on_crash(files: &[RawPolicy], context: &mut Context<'_>) -> OnCrash {
+    let watch = pick(files, context.findings, |file| file.run.watch.as_ref());
+    let on_change = pick(files, context.findings, |file| file.run.on_change.as_ref());
+    let agent = pick(files, context.findings, |file| file.run.agent.as_ref());
+    // Last, for it is what the findings are about.
+    let Some(at) = pick(files, context.findings, |file| file.run.on_crash.as_ref()) else { return OnCrash::Again };
+    let on_crash = at.value.into();
+    if on_crash == OnCrash::Again {
+        return on_crash;
+    }
+    if watch.is_none() {
+        let message = "nobody looks for changes, so there is none to go back from";
+        context.findings.wrong(at, message).hint("watch = \"5m\"");
+    }
+    if on_change.is_some_and(|word| OnChange::from(word.value) == OnChange::Ignore) {
+        let message = "with `on_change = \"ignore\"` there is no change to go back from";
+        context.findings.wrong(at, message).hint("on_change = \"restart\"");
+    }
+    if agent.map(|word| AgentUse::from(word.value)) != Some(AgentUse::Forbid) {
+        let message = "the supervisor would keep values, and what the agent gives is not kept";
+        context.findings.wrong(at, message).hint("agent = \"forbid\"");
+    }
+    on_crash
 }
 
 /// An interval that is meant in minutes and written without thinking must not become an attack on the store.
@@ -129,6 +158,8 @@ fn sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
     let fields = [
         ("path", raw.path.as_ref().map(|at| at.span), SinkType::File),
         ("sync", raw.sync.as_ref().map(|at| at.span), SinkType::File),
+        ("auditor", raw.auditor.as_ref().map(|at| at.span), SinkType::File),
+        ("checkpoints", raw.checkpoints.as_ref().map(|at| at.span), SinkType::File),
         ("fd", raw.fd.as_ref().map(|at| at.span), SinkType::Fd),
     ];
     for (field, span, of) in fields {
@@ -179,5 +210,6 @@ fn file_sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
         context.findings.wrong(path, "with the policy's own folder, this path is not UTF-8");
         return None;
     };
-    Some(Sink::File { path, sync: at.value.sync.as_ref().is_none_or(|at| at.value) })
+    let evidence = evidence(&at.value, context);
+    Some(Sink::File { path, sync: at.value.sync.as_ref().is_none_or(|at| at.value), evidence })
 }

@@ -5,6 +5,7 @@
 
 mod bundles;
 mod child;
+mod evidence;
 mod expected;
 mod generate;
 mod grants;
@@ -51,6 +52,7 @@ pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<
     let child = child::child(files, context);
     let run = child::run(files, context);
     let cache = child::cache(files, context);
+    rotation::spare_the_agent(&mut secrets, run.agent, &cache);
     let sinks = files.iter().enumerate().flat_map(|(index, file)| {
         context.findings.file = index;
         child::sinks(&file.audit, context)

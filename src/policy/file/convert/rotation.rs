@@ -12,10 +12,15 @@ use crate::name::{ItemName, StoreName, VariableName, escape};
 use crate::policy::file::raw::{
     ApplyType, At, GenerateType, PendingWord, RawApply, RawGenerate, RawPolicy, RawRotate, RawSecret, Span, StoreType,
 };
-use crate::policy::model::{Apply, Binding, ItemRef, Postgres, Program, Roles, Rotation, Source, Stage};
+use crate::policy::model::{
+    AgentUse, Apply, Binding, CacheRules, ItemRef, Postgres, Program, Roles, Rotation, Source, Stage,
+};
 
 /// NAMEDATALEN - 1. PostgreSQL cuts longer names off, so that two of them may be one role.
 const LONGEST_ROLE: usize = 63;
+
+/// Stores know when a version was written by the second.
+const WHOLE_SECONDS: Duration = Duration::from_secs(1);
 
 /// How long a program may take for one step, where the policy does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,6 +52,27 @@ pub(super) fn rotation(
         apply: raw.apply.as_ref().map_or(Apply::None, |at| apply(at, whose, files, context)),
         pending_separate: raw.pending.as_ref().is_some_and(|at| at.value == PendingWord::Separate),
         retire_after: raw.retire_after.as_ref().and_then(|at| context.duration(at, Zero::Allowed)),
+        is_retired_later: false,
+    }
+}
+
+/// An agent may serve a value for as long after the promotion of the next one as `[cache]` lets it. Until then its target
+/// must not forget it, or who starts meanwhile is refused.
+pub(super) fn spare_the_agent(secrets: &mut BTreeMap<VariableName, Binding>, agent: AgentUse, cache: &CacheRules) {
+    if agent == AgentUse::Forbid {
+        return;
+    }
+    let served = cache.ttl.saturating_add(cache.max_stale);
+    if served.is_zero() {
+        return;
+    }
+    for rotation in secrets.values_mut().filter_map(|binding| binding.rotate.as_mut()) {
+        if let Some(after) = rotation.retire_after
+            && !matches!(rotation.apply, Apply::None)
+        {
+            rotation.is_retired_later = after < served;
+            rotation.retire_after = Some(after.max(served.saturating_add(WHOLE_SECONDS)));
+        }
     }
 }
 

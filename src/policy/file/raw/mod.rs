@@ -26,7 +26,7 @@ pub(in crate::policy) use host::{RawHost, RawKey, RawTrust};
 pub(in crate::policy) use rotation::{RawApply, RawGenerate, RawRotate};
 pub(in crate::policy) use secrets::{RawBundle, RawSecret};
 pub(in crate::policy) use stores::RawStore;
-use words::{AgentWord, AwsRoleWord, CollisionWord, ModeWord, OnChangeWord};
+use words::{AgentWord, AwsRoleWord, CollisionWord, ModeWord, OnChangeWord, OnCrashWord};
 pub(in crate::policy) use words::{ApplyType, Format, GenerateType, NameWord, PendingWord, SinkType, StoreType};
 
 /// What one service gets in one environment. Holds no secret.
@@ -161,6 +161,8 @@ pub(in crate::policy) struct RawRun {
     pub(in crate::policy) deadline: Option<At<String>>,
     /// Supervising: what a changed secret does. Default: restart.
     pub(in crate::policy) on_change: Option<At<OnChangeWord>>,
+    /// Supervising: what a child that fails within 10 s of a change is started with. Default: again.
+    pub(in crate::policy) on_crash: Option<At<OnCrashWord>>,
     /// Supervising: between TERM and KILL of a child that is restarted. Default: 10s.
     pub(in crate::policy) grace: Option<At<String>>,
     /// Supervising: how often to look whether a secret changed, at least 100ms. Default: never.
@@ -197,8 +199,26 @@ pub(in crate::policy) struct RawSink {
     pub(in crate::policy) path: Option<At<String>>,
     /// file: whether each record is on the disk before the access goes on. Default: true.
     pub(in crate::policy) sync: Option<At<bool>>,
+    /// file: the age recipient of the auditor. Every record is sealed then, as `audit init` has begun it, and the seed of an
+    /// epoch that has to begin anew goes to him.
+    pub(in crate::policy) auditor: Option<At<String>>,
+    /// file: signed statements of where the chain stands, which leave the host.
+    pub(in crate::policy) checkpoints: Option<At<RawCheckpoints>>,
     /// fd: the number of a descriptor that the wrapper is started with, 3 or above.
     pub(in crate::policy) fd: Option<At<i64>>,
+}
+
+/// When a checkpoint is made, and where it goes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(in crate::policy) struct RawCheckpoints {
+    /// After so many records. Default: 1000.
+    pub(in crate::policy) every: Option<At<i64>>,
+    /// Or so long after the last one, if there is a record since. Default: 1m.
+    pub(in crate::policy) interval: Option<At<String>>,
+    /// Where to: `file:PATH`, `fd:NUMBER`, `syslog`, `syslog:SOCKET`, `command:PATH`.
+    #[schemars(required, with = "Vec<String>", length(min = 1))]
+    pub(in crate::policy) to: Option<At<Vec<At<String>>>>,
 }
 
 impl<'de> Deserialize<'de> for RawTo {

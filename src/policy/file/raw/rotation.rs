@@ -18,8 +18,8 @@ pub(in crate::policy) struct RawRotate {
     pub(in crate::policy) apply: Option<At<RawApply>>,
     /// ssm: where a version lies that is not proven yet. Default: version.
     pub(in crate::policy) pending: Option<At<PendingWord>>,
-    /// How long the previous credential is left to those who still hold it; `0s` ends it at once. Default: until the next
-    /// rotation.
+    /// How long the previous credential is left to those who still hold it; `0s` ends it at once, or with a target as soon as
+    /// no agent may serve it any more. Default: until the next rotation.
     pub(in crate::policy) retire_after: Option<At<String>>,
 }
 

@@ -232,6 +232,16 @@ words!(
 );
 
 words!(
+    /// What a supervised child that dies of a change is started with.
+    OnCrashWord => model::OnCrash {
+        /// What the store has then, three times more.
+        "again" = Again,
+        /// What the child before it had.
+        "previous" = Previous,
+    }
+);
+
+words!(
     /// What kind of sink.
     SinkType {
         /// A file of JSON lines.

@@ -8,6 +8,7 @@ mod unsafe_files;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -15,7 +16,9 @@ use super::*;
 use crate::error::Cause;
 use crate::error::Class;
 use crate::name::{EnvironmentName, StoreName, VariableName};
-use crate::policy::model::{Audience, IdentitySource, Inherit, Principal, Sink, Source, Stage, Store};
+use crate::policy::model::{
+    Anchor, Audience, Evidence, IdentitySource, Inherit, OnCrash, Principal, Sink, Source, Stage, Store,
+};
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
     parse_text(text, Path::new("policies/prod.toml"), &LoadOptions::default())
@@ -178,7 +181,10 @@ path = "log/{uid}.jsonl"
     let Audience::Matching(to) = &policy.grants[0].to else { panic!() };
     assert_eq!(to.users.as_ref().unwrap()[1], Principal::Id(1000));
     assert!(matches!(&policy.child.inherit, Inherit::Names(names) if names.len() == 2));
-    assert_eq!(policy.sinks, [Sink::File { path: "policies/log/{uid}.jsonl".into(), sync: true }]);
+    assert_eq!(
+        policy.sinks,
+        [Sink::File { path: "policies/log/{uid}.jsonl".into(), sync: true, evidence: Evidence::default() }]
+    );
 }
 
 #[test]
@@ -310,6 +316,42 @@ fn a_mirror_is_unsupported_and_says_so() {
     assert_eq!(both.class(), Class::Policy);
 }
 
+#[test]
+fn checkpoints_go_to_places_that_are_named_in_full() {
+    let with = |line: &str| {
+        parse(&format!(
+            "version = 1\nenvironment = \"dev\"\n[[audit.sinks]]\ntype = \"file\"\npath = \"log\"\ncheckpoints = {line}\n"
+        ))
+    };
+    let policy = with(
+        "{ every = 5, interval = \"2m\", to = [\"syslog\", \"syslog:/s\", \"fd:7\", \"file:/f\", \"command:/c\"] }",
+    );
+    let mut sinks = policy.unwrap().sinks;
+    let Some(Sink::File { evidence, .. }) = sinks.pop() else { panic!("a file") };
+    let rules = evidence.checkpoints.unwrap();
+    let words: Vec<String> = rules.to.iter().map(Anchor::word).collect();
+    assert_eq!(words, ["syslog:/dev/log", "syslog:/s", "fd:7", "file:/f", "command:/c"]);
+    assert_eq!((rules.every, rules.interval), (5, Duration::from_secs(120)));
+    for line in [
+        "{}",
+        "{ to = [] }",
+        "{ every = 0, to = [\"syslog\"] }",
+        "{ interval = \"0s\", to = [\"syslog\"] }",
+        "{ to = [\"syslog:\"] }",
+        "{ to = [\"fd:2\"] }",
+        "{ to = [\"fd:x\"] }",
+        "{ to = [\"file:relative\"] }",
+        "{ to = [\"command:anchor\"] }",
+        "{ to = [\"ssm:/a\"] }",
+        "{ to = [\"\"] }",
+        "{ to = [\"syslog\"], of = 1 }",
+    ] {
+        assert_eq!(with(line).unwrap_err().class(), Class::Policy, "{line}");
+    }
+    let stderr = "version = 1\nenvironment = \"dev\"\n[[audit.sinks]]\ntype = \"stderr\"\nauditor = \"age1x\"\n";
+    assert!(parse(stderr).unwrap_err().to_string().contains("means nothing"));
+}
+
 /// Fields of policies as pieces, so that arbitrary texts get past the first line.
 const PIECES: [&str; 24] = [
     "version = 1\n",
@@ -354,4 +396,23 @@ proptest! {
             prop_assert!(is_safe);
         }
     }
+}
+
+/// To go back takes a change to go back from, and values that are ours to keep.
+#[test]
+fn to_go_back_is_only_for_a_supervisor_that_looks_by_itself() {
+    let head = "version = 1\nenvironment = \"prod\"\n[run]\non_crash = \"previous\"\n";
+    let run = |rest: &str| parse_text(&format!("{head}{rest}"), Path::new("p.toml"), &LoadOptions::default());
+    assert_eq!(run("watch = \"5m\"\nagent = \"forbid\"\n").unwrap().run.on_crash, OnCrash::Previous);
+    for (rest, wrong) in [
+        ("agent = \"forbid\"\n", "nobody looks for changes"),
+        ("agent = \"forbid\"\nwatch = \"5m\"\non_change = \"ignore\"\n", "with `on_change = \"ignore\"`"),
+        ("watch = \"5m\"\n", "what the agent gives is not kept"),
+        ("watch = \"5m\"\nagent = \"require\"\n", "what the agent gives is not kept"),
+    ] {
+        let error = run(rest).unwrap_err().to_string();
+        assert!(error.contains(wrong) && error.contains("p.toml:4:"), "{rest}: {error}");
+    }
+    let again = parse_text(&head.replace("previous", "again"), Path::new("p.toml"), &LoadOptions::default()).unwrap();
+    assert_eq!(again.run.on_crash, OnCrash::Again);
 }

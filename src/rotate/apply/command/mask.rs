@@ -2,7 +2,8 @@
 //!
 //! A program that fails may print what it has: a value whole, cut, decoded, or encoded once more. So what is masked is every
 //! piece of [`WINDOW`] bytes that a value has, in the encodings that values come in; shorter values as they are. Rather a word
-//! too many than a value.
+//! too many than a value. A shell quotes with backslashes and quotes, wherever it likes: so all is looked for once more in what is
+//! left of the output without them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -26,8 +27,50 @@ const UNRESERVED_LEFT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').r
 /// What must not be seen. No `Debug`: it holds values.
 #[derive(Default)]
 pub struct Masks {
+    plain: Pieces,
+    /// Of the same without what a shell quotes with.
+    bare: Pieces,
+}
+
+#[derive(Default)]
+struct Pieces {
     windows: Vec<[u8; WINDOW]>,
     words: Vec<Zeroizing<Vec<u8>>>,
+}
+
+impl Pieces {
+    fn add(&mut self, form: Zeroizing<Vec<u8>>) {
+        if form.len() < WINDOW {
+            self.words.push(form);
+        } else {
+            self.windows.extend(form.array_windows());
+        }
+    }
+
+    fn sort(&mut self) {
+        self.windows.sort_unstable();
+        self.windows.dedup();
+    }
+
+    /// Where they are: offset and length.
+    fn find(&self, output: &[u8], mut found: impl FnMut(usize, usize)) {
+        for (at, window) in output.array_windows::<WINDOW>().enumerate() {
+            if self.windows.binary_search(window).is_ok() {
+                found(at, WINDOW);
+            }
+        }
+        for word in &self.words {
+            for (at, window) in output.windows(word.len()).enumerate() {
+                if window == word.as_slice() {
+                    found(at, word.len());
+                }
+            }
+        }
+    }
+}
+
+fn is_quoting(byte: u8) -> bool {
+    matches!(byte, b'\\' | b'\'' | b'"')
 }
 
 impl Masks {
@@ -40,8 +83,8 @@ impl Masks {
                 masks.add(&part, if part.len() == value.expose().len() { 1 } else { SHORT_PART });
             }
         }
-        masks.windows.sort_unstable();
-        masks.windows.dedup();
+        masks.plain.sort();
+        masks.bare.sort();
         masks
     }
 
@@ -49,12 +92,13 @@ impl Masks {
         if text.len() < shortest.max(1) {
             return;
         }
-        for form in forms(text) {
-            if form.len() < WINDOW {
-                self.words.push(form);
-            } else {
-                self.windows.extend(form.array_windows());
+        for form in forms(text).into_iter().chain([octal(text)]) {
+            let bare: Vec<u8> = form.iter().copied().filter(|byte| !is_quoting(*byte)).collect();
+            let bare = Zeroizing::new(bare);
+            if bare.len() >= shortest.max(1) {
+                self.bare.add(bare);
             }
+            self.plain.add(form);
         }
     }
 
@@ -65,18 +109,15 @@ impl Masks {
         let mut cover = |at: usize, length: usize| {
             is_masked.iter_mut().skip(at).take(length).for_each(|masked| *masked = true);
         };
-        for (at, window) in output.array_windows::<WINDOW>().enumerate() {
-            if self.windows.binary_search(window).is_ok() {
-                cover(at, WINDOW);
+        self.plain.find(output, &mut cover);
+        let (places, bare): (Vec<usize>, Vec<u8>) =
+            output.iter().copied().enumerate().filter(|(_, byte)| !is_quoting(*byte)).unzip();
+        let bare = Zeroizing::new(bare);
+        self.bare.find(&bare, |at, length| {
+            if let (Some(first), Some(last)) = (places.get(at), places.get(at + length - 1)) {
+                cover(*first, last - first + 1);
             }
-        }
-        for word in &self.words {
-            for (at, window) in output.windows(word.len()).enumerate() {
-                if window == word.as_slice() {
-                    cover(at, word.len());
-                }
-            }
-        }
+        });
         let mut clean = Vec::with_capacity(output.len());
         let mut was_masked = false;
         for (byte, masked) in output.iter().zip(is_masked) {
@@ -93,7 +134,7 @@ impl Masks {
     }
 }
 
-impl Drop for Masks {
+impl Drop for Pieces {
     fn drop(&mut self) {
         self.windows.iter_mut().for_each(Zeroize::zeroize);
     }
@@ -206,6 +247,21 @@ fn forms(text: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     forms
 }
 
+/// As `$'...'` of a shell writes it: what is not printable ASCII in octal.
+fn octal(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut octal = Zeroizing::new(Vec::with_capacity(4 * text.len()));
+    for byte in text {
+        match byte {
+            b' '..=b'~' => octal.push(*byte),
+            _ => {
+                octal.push(b'\\');
+                octal.extend([byte >> 6, byte >> 3 & 7, byte & 7].map(|digit| b'0' + digit));
+            }
+        }
+    }
+    octal
+}
+
 /// `%2F` as `%2f`.
 fn lower_hex(encoded: &str) -> Vec<u8> {
     let mut before = [0_u8; 2];
@@ -269,6 +325,32 @@ mod tests {
         assert_eq!(masked(&["a\nline two\nb"], "line two"), "[masked]");
         assert_eq!(masked(&["x"], "axb"), "a[masked]b");
         assert_eq!(masked(&[""], "all of it"), "all of it");
+    }
+
+    #[test]
+    fn what_a_shell_quotes_is_masked_all_the_same() {
+        let value = "a b'c\"d\\e$f`g!h(i)j;k&l|m<n>o*p?q[r]s{t}u~v#w^x";
+        let backslashes = value.chars().fold(String::new(), |text, c| match c.is_ascii_alphanumeric() {
+            true => text + &c.to_string(),
+            false => text + "\\" + &c.to_string(),
+        });
+        let single = format!("'{}'", value.replace('\'', "'\\''"));
+        let double = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('`', "\\`");
+        for quoted in [backslashes, single, format!("\"{double}\"")] {
+            let left = masked(&[value], &format!("PENDING={quoted} and more"));
+            let left = left.replace("[masked]", "").replace(is_quoting_char, "");
+            assert_eq!(left, "PENDING= and more", "{quoted}");
+        }
+        assert_eq!(masked(&["wörd-of-ten"], "w\\303\\266rd-of-ten"), "[masked]");
+        assert_eq!(masked(&["a b c"], "it is a\\ b\\ c"), "it is [masked]", "short ones too");
+        assert_eq!(
+            masked(&["a b c d e f g"], "don't say \"that\""),
+            "don't say \\\"that\\\"".replace('\\', "").as_str()
+        );
+    }
+
+    fn is_quoting_char(c: char) -> bool {
+        u8::try_from(c).is_ok_and(is_quoting)
     }
 
     #[test]

@@ -178,7 +178,8 @@ impl<'a> CommandTarget<'a> {
                     .hinting(format!("later: vouchsafe rotate {name} --resume"))
             }
             How::Exited(status) => {
-                TargetError::new(format!("`{path}` failed at the step `{word}` (exit status {status})"))
+                let error = TargetError::new(format!("`{path}` failed at the step `{word}` (exit status {status})"));
+                TargetError { is_refusal: step == Step::Verify, ..error }
             }
             How::Signaled(signal) => {
                 let error = TargetError::new(format!("`{path}` was ended by signal {signal} in the step `{word}`"));

@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
-use super::error::Failure;
+use super::error::{Failure, Login};
 use super::place::{Host, Place};
 use super::tls::{Security, Tls};
-use super::witness::Watched;
+use super::witness::{Allowed, Watched};
 use crate::store::aws::resolver::Names;
 
 /// For a socket, the handshake and the login together.
@@ -29,6 +29,8 @@ pub const STATEMENT: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(2);
 /// The end of a session.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// The SQLSTATE of a server that only reads.
+const READ_ONLY: &str = "25006";
 /// What `pg_stat_activity` shows.
 pub const APPLICATION: &str = "vouchsafe-rotate";
 
@@ -60,7 +62,8 @@ pub struct Who<'a> {
 pub struct Session {
     client: Client,
     driver: JoinHandle<()>,
-    place: Place,
+    /// Where.
+    pub place: Place,
     /// The server process.
     pub pid: String,
     /// The role that logged in: what `SET ROLE`, by hand or by `ALTER ROLE ... SET role`, does not change.
@@ -69,35 +72,43 @@ pub struct Session {
     pub version: u32,
 }
 
-/// Logs in at the first place that takes writes. A place that cannot be reached is passed over, one that refuses is not.
+/// Logs in at the first place that takes writes; at `only`, where that is given. A place that cannot be reached is passed
+/// over. So is one that refuses the credential: it may be a standby that knows no better yet.
 ///
 /// # Errors
-/// The last failure.
-pub async fn log_in(way: &Way, who: &Who<'_>) -> Result<Session, Failure> {
-    let mut failure = Failure::Protocol;
-    for (place, security) in &way.places {
+/// The last failure. [`Login::Refused`] only where no place was left that could have known better.
+pub async fn log_in(way: &Way, who: &Who<'_>, only: Option<&Place>) -> Result<Session, Failure> {
+    let mut refusal = None;
+    let mut failure = None;
+    for (place, security) in way.places.iter().filter(|(place, _)| only.is_none_or(|only| only == place)) {
         match tokio::time::timeout(CONNECT, log_in_at(way, place, *security, who)).await {
             Ok(Ok((session, false))) => return Ok(session),
             Ok(Ok((session, true))) => {
                 session.end().await;
-                failure = Failure::Sql("25006".into());
+                // It has judged too, and would not be the one to alter anything.
+                refusal.get_or_insert_with(|| Failure::Sql(READ_ONLY.into()));
             }
             Ok(Err(refused @ (Failure::Unproven(_) | Failure::Tls { .. }))) => return Err(refused),
+            Ok(Err(refused)) if refused.login() == Login::Refused => refusal = Some(refused),
             // One that starts up or shuts down is passed over too.
             Ok(Err(refused @ Failure::Sql(_))) if !refused.is_unsettled() => return Err(refused),
-            Ok(Err(other)) => failure = other,
-            Err(_) => failure = Failure::Unreachable { place: place.to_string(), why: "no answer in time".into() },
+            Ok(Err(other)) => failure = Some(other),
+            Err(_) => {
+                failure = Some(Failure::Unreachable { place: place.to_string(), why: "no answer in time".into() });
+            }
         }
     }
-    Err(failure)
+    Err(failure.or(refusal).unwrap_or(Failure::Protocol))
 }
 
 /// A session, and whether its server only reads.
 async fn log_in_at(way: &Way, place: &Place, security: Security, who: &Who<'_>) -> Result<(Session, bool), Failure> {
     let is_tls = security == Security::Verified;
-    let socket = Watched::new(connect(place, &way.names).await?, who.is_proof && !is_tls);
+    let allowed = Allowed { is_proof: who.is_proof, is_verified: is_tls };
+    let socket = connect(place, &way.names).await?;
+    let socket = if is_tls { Watched::unseen(socket) } else { Watched::new(socket, allowed) };
     let name = is_tls.then(|| server_name(&place.host)).transpose()?;
-    let tls = Tls { config: Arc::clone(&way.tls), name, is_proof: who.is_proof };
+    let tls = Tls { config: Arc::clone(&way.tls), name, allowed };
     let mut config = Config::new();
     config.user(who.role).dbname(who.dbname).application_name(APPLICATION);
     config.ssl_mode(if is_tls { SslMode::Require } else { SslMode::Disable });

@@ -2,7 +2,8 @@
 //!
 //! - [`value`]: what a value is, and the same with another password; [`url`], [`json`], [`place`]: its parts;
 //! - [`connect`]: a session; [`tls`], [`witness`]: whether it is with the right server, and proves anything;
-//! - [`server`]: what is held and done there, in the statements of [`roles`]; [`error`]: what went wrong.
+//! - [`server`]: what is held and done there, in the statements of [`roles`]; [`cover`]: whether one role may do what the other
+//!   may; [`error`]: what went wrong.
 //!
 //! What must stay true:
 //! - Nothing is altered before the current credential has proven itself at the administrator's own server, as one of the
@@ -12,6 +13,7 @@
 //! - No password is in a statement. An answer that was lost is looked for before anything is said or done again.
 
 pub mod connect;
+pub mod cover;
 pub mod error;
 pub mod json;
 pub mod place;
@@ -47,7 +49,7 @@ pub struct PostgresTarget<'a> {
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl<'a> PostgresTarget<'a> {
-    /// `admin` is the administrator's connection URL. All steps together have until `deadline`.
+    /// `admin` is the administrator's connection URL. Until [`Target::set_deadline`] says another time, steps have until `deadline`.
     ///
     /// # Errors
     /// The administrator's URL is none, or its connection would not be safe.
@@ -129,7 +131,7 @@ impl<'a> PostgresTarget<'a> {
     }
 
     /// The current credential proves itself.
-    async fn prove(&self, current: &Known<'_>) -> Result<(), TargetError> {
+    async fn prove(&mut self, current: &Known<'_>) -> Result<(), TargetError> {
         let session = self.server.log_in_with(&current.role, &current.credential).await.map_err(|failure| {
             let role = escape(&current.role);
             let error = TargetError::new(format!(
@@ -147,8 +149,10 @@ impl<'a> PostgresTarget<'a> {
     async fn verify_now(&mut self, value: &Known<'_>) -> Result<(), TargetError> {
         let role = escape(&value.role);
         let login = self.server.log_in_with(&value.role, &value.credential).await;
-        let mut session =
-            login.map_err(|failure| TargetError::new(format!("the login as `{role}` failed: {failure}")))?;
+        let mut session = login.map_err(|failure| TargetError {
+            is_refusal: matches!(failure.login(), Login::Refused),
+            ..TargetError::new(format!("the login as `{role}` failed: {failure}"))
+        })?;
         if let Some(check) = &self.policy().check {
             let checked = session.check(check).await;
             checked.map_err(|failure| {
@@ -256,6 +260,10 @@ impl Target for PostgresTarget<'_> {
             return Ok(());
         }
         self.run(async |target| target.retire_now(&previous).await)
+    }
+
+    fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
     }
 
     fn remarks(&mut self) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Roles, as an administrator's session sees and alters them: what they are, whether one covers the other, who rotates.
+//! Roles, as an administrator's session sees and alters them: what they are, and who rotates them.
 //!
 //! Every text in a statement is quoted by the protocol crate; a password never is in one, only its SCRAM verifier.
 
@@ -154,93 +154,6 @@ pub async fn set_password(admin: &Session, role: &str, password: &[u8]) -> Resul
 /// The server refuses or fails.
 pub async fn forget_password(admin: &Session, role: &str) -> Result<(), Failure> {
     admin.rows(&format!("ALTER ROLE {} PASSWORD NULL", escape_identifier(role))).await.map(drop)
-}
-
-/// What `other` lacks of what `current` has: the first thing, with the statement that mends it. Consumers are going to be
-/// `other`, so what only `current` may do would fail at promotion, in every consumer at once.
-///
-/// # Errors
-/// The server failed.
-pub async fn lacks(admin: &Session, current: &Role, other: &Role) -> Result<Option<TargetError>, Failure> {
-    let (name, theirs) = (escape(&other.name), escape(&current.name));
-    let (current_id, other_id) = (current.oid, other.oid);
-    let hinted = quoted(&other.name);
-    let lack = |what: String, hint: String| {
-        let problem = format!("the role `{name}` does not cover `{theirs}`: {what}");
-        Some(TargetError::new(problem).hinting(hint))
-    };
-    let first = |rows: Vec<Vec<Option<String>>>| {
-        rows.into_iter().next().map(|row| row.into_iter().flatten().collect::<Vec<_>>())
-    };
-
-    let attributes = [
-        ("SUPERUSER", "rolsuper"),
-        ("CREATEROLE", "rolcreaterole"),
-        ("CREATEDB", "rolcreatedb"),
-        ("REPLICATION", "rolreplication"),
-        ("BYPASSRLS", "rolbypassrls"),
-        ("INHERIT", "rolinherit"),
-    ];
-    let cases: Vec<String> =
-        attributes.iter().map(|(word, column)| format!("('{word}', a.{column} AND NOT b.{column})")).collect();
-    let sql = format!(
-        "SELECT v.word FROM pg_roles a, pg_roles b, LATERAL (VALUES {}, ('CONNECTION LIMIT ' || a.rolconnlimit, \
-         b.rolconnlimit >= 0 AND (a.rolconnlimit < 0 OR b.rolconnlimit < a.rolconnlimit))) v (word, missing) WHERE a.oid = \
-         {current_id} AND b.oid = {other_id} AND v.missing LIMIT 1",
-        cases.join(", ")
-    );
-    if let Some(word) = first(admin.rows(&sql).await?).and_then(|row| row.into_iter().next()) {
-        let word = escape(&word);
-        return Ok(lack(format!("it lacks {word}"), format!("ALTER ROLE {hinted} {word};")));
-    }
-
-    // With PostgreSQL 16 a membership may be without inheritance, so USAGE is asked for by itself.
-    let sql = format!(
-        "SELECT rolname FROM pg_roles r, unnest(ARRAY['MEMBER', 'USAGE']) kind WHERE r.oid NOT IN ({current_id}, \
-         {other_id}) AND pg_has_role({current_id}::oid, r.oid, kind) AND NOT pg_has_role({other_id}::oid, r.oid, kind) \
-         ORDER BY kind, rolname LIMIT 1"
-    );
-    if let Some(group) = first(admin.rows(&sql).await?).and_then(|row| row.into_iter().next()) {
-        let hint = format!("GRANT {} TO {hinted};", quoted(&group));
-        return Ok(lack(format!("it is no member of `{}`", escape(&group)), hint));
-    }
-
-    let sql = format!(
-        "SELECT split_part(setting, '=', 1) FROM (SELECT setdatabase, unnest(setconfig) AS setting FROM \
-         pg_db_role_setting WHERE setrole = {current_id} EXCEPT SELECT setdatabase, unnest(setconfig) FROM \
-         pg_db_role_setting WHERE setrole = {other_id}) missing ORDER BY 1 LIMIT 1"
-    );
-    if let Some(setting) = first(admin.rows(&sql).await?).and_then(|row| row.into_iter().next()) {
-        let setting = escape(&setting);
-        let hint =
-            format!("ALTER ROLE {hinted} SET {setting} TO ...;   # as `SELECT * FROM pg_db_role_setting` shows it");
-        return Ok(lack(format!("its setting `{setting}` is another"), hint));
-    }
-
-    // What belongs to the role itself, or is granted to it and not to a group, in every database (pg_shdepend).
-    let sql = format!(
-        "SELECT a.deptype, coalesce(d.datname, 'the whole server'), count(*) FROM pg_shdepend a LEFT JOIN pg_database d ON \
-         d.oid = a.dbid WHERE a.refclassid = 'pg_authid'::regclass AND a.refobjid = {current_id} AND a.deptype IN ('a', \
-         'o') AND NOT pg_has_role({other_id}::oid, {current_id}::oid, 'USAGE') AND NOT EXISTS (SELECT FROM pg_shdepend b \
-         WHERE b.refclassid = a.refclassid AND b.refobjid = {other_id} AND b.deptype IN ('a', 'o') AND (b.dbid, b.classid, \
-         b.objid, b.objsubid) = (a.dbid, a.classid, a.objid, a.objsubid) AND a.deptype = 'a') GROUP BY 1, 2 ORDER BY 1 \
-         DESC, 2 LIMIT 1"
-    );
-    let mine = quoted(&current.name);
-    if let Some([kind, database, count]) =
-        first(admin.rows(&sql).await?).and_then(|row| <[String; 3]>::try_from(row).ok())
-    {
-        let database = escape(&database);
-        let objects = if count == "1" { "1 object".to_owned() } else { format!("{count} objects") };
-        return Ok(if kind == "o" {
-            let hint = format!("REASSIGN OWNED BY {mine} TO a_group;   # in `{database}`, a group of both");
-            lack(format!("`{theirs}` itself owns {objects} in `{database}`"), hint)
-        } else {
-            let hint = format!("GRANT ... TO a_group;   # in `{database}`, a group of both, in the place of {mine}");
-            lack(format!("rights to {objects} in `{database}` are granted to `{theirs}` itself"), hint)
-        });
-    }
-    Ok(None)
 }
 
 /// A role as a hint's SQL has it. Whoever made the role chose its name.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::connect::{Session, Way, Who, log_in};
+use super::cover;
 use super::error::{Failure, Login};
 use super::place::Place;
 use super::roles::{self, Role};
@@ -31,6 +32,8 @@ pub struct Server<'a> {
     admin: Secret,
     way: Way,
     held: Option<Held>,
+    /// Where the administrator's last session was: the one place of several where a role is altered, and proven.
+    place: Option<Place>,
     /// A statement is under way whose answer matters.
     pub is_altering: bool,
 }
@@ -73,7 +76,7 @@ impl<'a> Server<'a> {
         }
         let way = Way { places, tls: tls::config(sslrootcert, network)?, is_binding_required, names: Names::default() };
         drop(url);
-        Ok(Self { policy, admin, way, held: None, is_altering: false })
+        Ok(Self { policy, admin, way, held: None, place: None, is_altering: false })
     }
 
     /// The places that the administrator's URL names.
@@ -126,7 +129,7 @@ impl<'a> Server<'a> {
         let target = of(role).ok_or_else(|| missing_role(role, &self.policy.roles))?;
         refuse_without_login(target)?;
         let Some(current) = current.and_then(of).filter(|current| current.oid != target.oid) else { return Ok(()) };
-        match roles::lacks(&held.session, current, target).await {
+        match cover::lacks(&held.session, current, target).await {
             Ok(None) => Ok(()),
             Ok(Some(lack)) => Err(lack),
             Err(failure) => Err(self.of_admin(&failure)),
@@ -159,17 +162,18 @@ impl<'a> Server<'a> {
         }
     }
 
-    async fn log_in_as_admin(&self) -> Result<Session, Failure> {
+    async fn log_in_as_admin(&mut self) -> Result<Session, Failure> {
         let text = std::str::from_utf8(self.admin.expose()).unwrap_or_default();
         let url = url::parse(text).map_err(|_| Failure::Protocol)?;
         let role = url.user.as_deref().unwrap_or_default();
         let dbname = url.dbname.as_deref().unwrap_or(role);
         let password = url.password.as_ref().map(|password| password.as_slice());
-        let session = log_in(&self.way, &Who { role, password, dbname, is_proof: false }).await?;
+        let session = log_in(&self.way, &Who { role, password, dbname, is_proof: false }, None).await?;
         // Older servers would take the verifier for the password.
         if session.version < OLDEST {
             return Err(Failure::Unproven("the server is older than PostgreSQL 10 and knows no SCRAM"));
         }
+        self.place = Some(session.place.clone());
         Ok(session)
     }
 
@@ -184,17 +188,25 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Logs in with a value, as its consumer would, but at the administrator's own server.
+    /// Logs in with a value, as its consumer would, but at the administrator's own server. Of several places, that is the one
+    /// that takes the administrator's writes: another one may be behind.
     ///
     /// # Errors
     /// The server refuses, asks for no proof, or cannot be reached.
-    pub async fn log_in_with(&self, role: &str, credential: &Credential<'_>) -> Result<Session, Failure> {
+    pub async fn log_in_with(&mut self, role: &str, credential: &Credential<'_>) -> Result<Session, Failure> {
+        // Who renews itself may be an administrator that gets in no more: then each place is asked.
+        if self.place.is_none()
+            && self.way.places.len() > 1
+            && let Ok(session) = self.log_in_as_admin().await
+        {
+            session.end().await;
+        }
         let admin = std::str::from_utf8(self.admin.expose()).ok().and_then(|text| url::parse(text).ok());
         let admin = admin.ok_or(Failure::Protocol)?;
         let dbname =
             credential.dbname.as_deref().or(admin.dbname.as_deref()).or(admin.user.as_deref()).unwrap_or_default();
         let password = credential.password.as_ref().map(|password| password.as_slice());
-        let session = log_in(&self.way, &Who { role, password, dbname, is_proof: true }).await?;
+        let session = log_in(&self.way, &Who { role, password, dbname, is_proof: true }, self.place.as_ref()).await?;
         if session.role == role { Ok(session) } else { Err(Failure::Unproven("the login ended up as another role")) }
     }
 
@@ -202,7 +214,7 @@ impl<'a> Server<'a> {
     ///
     /// # Errors
     /// Nobody can say.
-    pub async fn accepts(&self, role: &str, credential: &Credential<'_>) -> Result<bool, Failure> {
+    pub async fn accepts(&mut self, role: &str, credential: &Credential<'_>) -> Result<bool, Failure> {
         match self.log_in_with(role, credential).await {
             Ok(session) => {
                 session.end().await;

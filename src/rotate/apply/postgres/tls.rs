@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::connect::Socket;
 use super::place::Host;
 use super::value::Malformed;
-use super::witness::Watched;
+use super::witness::{Allowed, Watched};
 use crate::policy::model::HostNetwork;
 use crate::rotate::target::TargetError;
 use crate::store::aws::tls;
@@ -72,8 +72,8 @@ pub struct Tls {
     pub config: Arc<ClientConfig>,
     /// Who the server has to be; `None` where the library never asks.
     pub name: Option<ServerName<'static>>,
-    /// The server must ask for a password.
-    pub is_proof: bool,
+    /// What the server may ask for.
+    pub allowed: Allowed,
 }
 
 impl TlsConnect<Watched<Socket>> for Tls {
@@ -85,7 +85,7 @@ impl TlsConnect<Watched<Socket>> for Tls {
         Box::pin(async move {
             let name = self.name.ok_or(std::io::ErrorKind::InvalidInput)?;
             let stream = TlsConnector::from(self.config).connect(name, stream).await?;
-            Ok(Watched::new(stream, self.is_proof))
+            Ok(Watched::new(stream, self.allowed))
         })
     }
 }

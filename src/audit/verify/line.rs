@@ -1,0 +1,78 @@
+//! What `verify` reads: the members of a record that it needs, and bytes that are none.
+
+use std::borrow::Cow;
+
+use ring::digest::Context;
+use serde::Deserialize;
+
+use super::{MARK, find};
+use crate::audit::chain::{Digest, Tail, whole_record};
+
+/// What `verify` needs of a record.
+#[derive(Deserialize)]
+pub(super) struct Line<'a> {
+    #[serde(borrow)]
+    pub(super) assurance: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) event: Cow<'a, str>,
+    pub(super) record: Option<u64>,
+    pub(super) part: Option<u64>,
+    pub(super) parts: Option<u64>,
+    #[serde(borrow)]
+    pub(super) quarantined: Option<Quarantined<'a>>,
+    #[serde(borrow)]
+    pub(super) epoch: Option<Epoch<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Epoch<'a> {
+    #[serde(borrow)]
+    pub(super) id: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Quarantined<'a> {
+    pub(super) length: u64,
+    #[serde(borrow)]
+    pub(super) sha256: Cow<'a, str>,
+}
+
+/// Bytes of a log that are no record, since the last one.
+pub(super) struct Junk {
+    pub(super) line: u64,
+    pub(super) hash: Context,
+    pub(super) length: u64,
+    /// The final newline is not in `hash` yet: the writer that quarantined may have added it.
+    pub(super) newline: bool,
+    /// The last line of it ends as a record does.
+    pub(super) altered: Option<Tail>,
+    /// There is something of a record in it.
+    pub(super) ours: bool,
+    pub(super) whole_but_newline: bool,
+}
+
+impl Junk {
+    pub(super) fn add(&mut self, bytes: &[u8], newline: bool) {
+        if self.newline {
+            self.hash.update(b"\n");
+            self.length += 1;
+        }
+        self.hash.update(bytes);
+        self.length += bytes.len() as u64;
+        self.newline = newline;
+        self.altered = Tail::read(bytes);
+        self.ours |= self.altered.is_some() || find(bytes, MARK).is_some();
+        self.whole_but_newline = !newline && whole_record(bytes).is_some();
+    }
+
+    pub(super) fn is(&self, note: &Quarantined<'_>) -> bool {
+        let with = |more: &[u8]| {
+            let mut hash = self.hash.clone();
+            hash.update(more);
+            note.length == self.length + more.len() as u64 && Digest::from_ring(&hash.finish()).hex() == note.sha256
+        };
+        with(b"") || (self.newline && with(b"\n"))
+    }
+}
