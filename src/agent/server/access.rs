@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Agent;
 use super::limits::Whose;
 use super::policies::Served;
-use super::rendered::{Held, encode, not_held, note_of, set_of, stale_seconds};
+use super::refresh::refresh_all;
+use super::rendered::{Held, encode, not_held, set_of, stale_seconds};
 use super::report;
 use super::watched::Watching;
 use crate::agent::failure::Failure;
@@ -25,9 +26,9 @@ use crate::name::{StoreName, show};
 use crate::policy::eval::{Caller, CommandFacts, Denial, Verdict, evaluate, mismatches};
 use crate::policy::model::{AgentUse, RunMode};
 use crate::policy::{self};
-use crate::resolve::{Order, orders, resolve};
+use crate::resolve::{orders, resolve};
 use crate::secret::Secret;
-use crate::store::{Store, Wanted};
+use crate::store::Store;
 use crate::sys::peer::{Credentials, Unmapped};
 
 /// Who is connected, as the kernel said when the connection was accepted.
@@ -344,50 +345,6 @@ fn is_for_supervisor(purpose: Purpose, policy: &policy::model::Policy) -> bool {
         Purpose::Become => policy.run.mode == RunMode::Supervise,
         Purpose::Child | Purpose::Look { .. } | Purpose::Watch { .. } => false,
     }
-}
-
-fn refresh_all(agent: &Rc<Agent>, served: &Arc<Served>, due: Vec<Order>, access: &Access) {
-    for order in due {
-        refresh_later(agent, served, order, access);
-    }
-}
-
-/// Fetches again what is going to be wanted again, on behalf of the access that showed it.
-fn refresh_later(agent: &Rc<Agent>, served: &Arc<Served>, order: Order, access: &Access) {
-    let (agent, served, mut access) = (Rc::clone(agent), Arc::clone(served), access.again());
-    tokio::task::spawn_local(async move {
-        let mut fetched = Vec::new();
-        let may_fetch = async |wanted: &[Wanted]| {
-            fetched = wanted.to_vec();
-            note_refresh(&agent, &mut access, order.store(), wanted, Outcome::Allowed, None).await
-        };
-        let Some((outcome, request_ids)) = agent.cache.refresh(&served, &order, may_fetch).await else { return };
-        access.note_request_ids(request_ids);
-        agent.metrics.refreshed(outcome.is_ok());
-        let (outcome, reason) = match outcome {
-            Ok(()) => (Outcome::Succeeded, None),
-            Err(failure) => (Outcome::Failed, Some(failure.message)),
-        };
-        note_refresh(&agent, &mut access, order.store(), &fetched, outcome, reason).await;
-    });
-}
-
-/// Writes down that something is fetched that nobody waits for, before it is, and how that went; `false`: it is not written.
-pub(super) async fn note_refresh(
-    agent: &Agent,
-    access: &mut Access,
-    store: &StoreName,
-    wanted: &[Wanted],
-    outcome: Outcome,
-    reason: Option<String>,
-) -> bool {
-    let notes: Vec<SecretNote> = wanted.iter().map(|wanted| note_of(store, wanted)).collect();
-    let written = access.record(Event::SecretRefreshed, outcome, reason, &notes).await;
-    match &written {
-        Ok(()) => agent.audit_works.set(true),
-        Err(error) => agent.audit_failed(error),
-    }
-    written.is_ok()
 }
 
 /// So many of the names that were asked for in vain are written down.

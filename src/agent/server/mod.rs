@@ -3,7 +3,8 @@
 //! - [`start`]: from the command line to the loop, and to its end; [`socket`]: where it listens; [`notify`]: what systemd hears;
 //!   [`mod@log`]: what everybody else hears;
 //! - [`connection`]: frames and their time; [`limits`]: how many; [`access`]: one request, the story of this module;
-//!   [`rendered`]: its values on their way; [`report`]: what supervisors say; [`subscription`]: who waits for a change; [`watched`]: and for what;
+//!   [`rendered`]: its values on their way; [`refresh`]: what nobody waits for; [`report`]: what supervisors say;
+//!   [`subscription`]: who waits for a change; [`watched`]: and for what;
 //! - [`policies`]: what is served; [`fetch`]: asking stores, in threads of their own.
 //!
 //! A client is a request, not an authority: who it is says the kernel, what it may have says the policy that the agent has
@@ -16,6 +17,7 @@ mod limits;
 pub(crate) mod log;
 mod notify;
 pub mod policies;
+mod refresh;
 mod rendered;
 mod report;
 mod socket;

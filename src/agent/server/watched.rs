@@ -16,8 +16,8 @@ use ring::hmac;
 use tokio::sync::{Notify, watch};
 
 use super::Agent;
-use super::access::note_refresh;
 use super::policies::Served;
+use super::refresh::note_refresh;
 use crate::agent::failure::Failure;
 use crate::audit::Outcome;
 use crate::audit::journal::Access;
