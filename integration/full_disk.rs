@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::Scene;
 use crate::have;
@@ -181,11 +182,20 @@ impl Image {
         Mounted::mount(scene, at, &["-t", "ext4", "-o", "loop,commit=300,noauto_da_alloc", self.file.to_str().unwrap()])
     }
 
-    /// What the disk holds if the power goes now.
+    /// What the disk holds if the power goes now. Each time another file: a mount namespace that another test made meanwhile
+    /// holds a copy of the mount, and `mount` refuses a file that is mounted somewhere.
     fn cut(&self, scene: &Scene) -> Self {
-        let file = scene.path("image.cut");
+        static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        let file = scene.path(&format!("image.cut.{}", SERIAL.fetch_add(1, Ordering::Relaxed)));
         std::fs::copy(&self.file, &file).unwrap();
         Self { file }
+    }
+}
+
+impl Drop for Image {
+    /// What is mounted stays until it is unmounted (loop(4)).
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.file).unwrap_or_default();
     }
 }
 
