@@ -84,6 +84,16 @@ fn only_a_previous_credential_that_still_works_is_retired() {
     // The role of the current credential is not retired, whatever it is called with.
     target.retire(&current, &current).unwrap();
     assert!(logs_in(&text(&current)));
+    // It would work again: that it is barred is not that it is forgotten.
+    let barred = secret(&server.url("app_a", "canary-newer"));
+    server.sql("ALTER ROLE app_a NOLOGIN");
+    let error = target.retire(&barred, &current).unwrap_err();
+    assert!(error.to_string().contains("28000"), "{error}");
+    assert!(!target.verify(&barred).unwrap_err().is_refusal);
+    server.sql("ALTER ROLE app_a LOGIN");
+    target.retire(&barred, &current).unwrap();
+    assert!(!logs_in(&text(&barred)));
+    assert!(target.verify(&barred).unwrap_err().is_refusal);
 }
 
 #[test]

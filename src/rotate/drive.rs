@@ -209,7 +209,7 @@ impl Rotating<'_> {
             let current = self.current(state, values)?;
             let previous = self.seen(At { stage: Stage::Previous, number }, values)?;
             self.prove(&current, GO_BACK)?;
-            self.target().retire(&previous, &current)?;
+            self.forget_at_target(&previous, &current)?;
         }
         if state.retirable() == Some(number) {
             self.store.drop_previous(self.item, number, (self.deadline)())?;
@@ -223,9 +223,14 @@ impl Rotating<'_> {
         if self.rules.has_target {
             let current = self.current(state, values)?;
             let pending = self.seen(At { stage: Stage::Pending, number }, values)?;
-            self.target().retire(&pending, &current).map_err(|error| or(error, ABANDON))?;
+            self.forget_at_target(&pending, &current).map_err(|error| or(error, ABANDON))?;
         }
         Ok(self.store.discard_pending(self.item, number, (self.deadline)())?)
+    }
+
+    /// Two versions may hold the same credential (`set` of another field, a roll back that was cut off): that one is in use.
+    fn forget_at_target(&mut self, given_up: &Secret, current: &Secret) -> Result<(), TargetError> {
+        if given_up.same_as(current) { Ok(()) } else { self.target().retire(given_up, current) }
     }
 
     fn current(&mut self, state: &State, values: &mut Values) -> Result<Secret, Error> {

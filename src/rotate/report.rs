@@ -111,6 +111,13 @@ impl<'a, 'e> Scribe<'a, 'e> {
         }
     }
 
+    /// What was current is not any more, or may not be, where the answer was lost.
+    fn spare_readers(&mut self, step: Step) {
+        if matches!(step, Step::Promote(_) | Step::RollBack(_)) {
+            self.stale = ask::forget(self.setting);
+        }
+    }
+
     fn say(&mut self, words: &str) {
         let before = if self.has_said { ", ".to_owned() } else { format!("{}: ", self.note.name) };
         self.has_said = true;
@@ -222,9 +229,7 @@ impl Journal for Scribe<'_, '_> {
         let outcome = if answer == Answer::Works(false) { Outcome::Failed } else { Outcome::Succeeded };
         self.auditor.note_request_ids(self.setting.aws.take_request_ids());
         let written = self.auditor.record(event_of(step), outcome, remark_on(step), &[self.note_at(at)]);
-        if matches!(step, Step::Promote(_) | Step::RollBack(_)) {
-            self.stale = ask::forget(self.setting);
-        }
+        self.spare_readers(step);
         self.say(&words_for(step, answer, at));
         let public = self.public.borrow_mut().take();
         if self.json {
@@ -240,6 +245,7 @@ impl Journal for Scribe<'_, '_> {
     }
 
     fn failed(&mut self, step: Step, error: &Error) -> Result<(), Error> {
+        self.spare_readers(step);
         self.is_recorded = true;
         let outcome = if error.is_unsettled() { Outcome::Unknown } else { Outcome::Failed };
         let reason = format!("{}: {error}", step.word());

@@ -333,6 +333,18 @@ fn a_target_accepts_and_proves_before_anybody_gets_the_value() {
     assert_eq!((accepted(&at_once), stages(&at_once, "A")), (1, "2 current".into()));
 }
 
+/// `set` of the same value, or of another field of the item: what is previous is what is in use.
+#[test]
+fn a_credential_that_is_in_use_is_not_retired() {
+    let scene = hooked("");
+    set(&scene, "A", "first A");
+    assert_eq!(stages(&scene, "A"), "2 current, 1 previous");
+    rotate(&scene, &["--only-step", "retire", "A"], 0);
+    assert_eq!((accepted(&scene), stages(&scene, "A")), (1, "2 current".into()));
+    rotate(&scene, &["A"], 0);
+    assert_eq!(accepted(&scene), 2, "and it goes on");
+}
+
 /// Whoever starts through an agent gets the previous value until its cache is over: until then it has to work.
 #[test]
 fn nothing_is_retired_while_an_agent_may_serve_it() {

@@ -89,7 +89,7 @@ pub async fn log_in(way: &Way, who: &Who<'_>, only: Option<&Place>) -> Result<Se
                 refusal.get_or_insert_with(|| Failure::Sql(READ_ONLY.into()));
             }
             Ok(Err(refused @ (Failure::Unproven(_) | Failure::Tls { .. }))) => return Err(refused),
-            Ok(Err(refused)) if refused.login() == Login::Refused => refusal = Some(refused),
+            Ok(Err(refused)) if refused.login() != Login::Failed => refusal = Some(refused),
             // One that starts up or shuts down is passed over too.
             Ok(Err(refused @ Failure::Sql(_))) if !refused.is_unsettled() => return Err(refused),
             Ok(Err(other)) => failure = Some(other),

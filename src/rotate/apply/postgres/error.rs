@@ -46,6 +46,8 @@ pub enum Failure {
 pub enum Login {
     /// The server judged the credential, and does not accept it.
     Refused,
+    /// The role may not log in, or not from here: nothing is said of the credential, which may work from elsewhere or again.
+    Barred,
     /// The credential was not what failed.
     Failed,
 }
@@ -105,7 +107,8 @@ impl Failure {
     #[must_use]
     pub fn login(&self) -> Login {
         match self {
-            Self::Sql(state) if matches!(state.as_str(), "28P01" | "28000") => Login::Refused,
+            Self::Sql(state) if state == "28P01" => Login::Refused,
+            Self::Sql(state) if state == "28000" => Login::Barred,
             _ => Login::Failed,
         }
     }
@@ -196,7 +199,7 @@ mod tests {
     fn states_are_told_apart() {
         for (state, word, unsettled, login) in [
             ("28P01", "password", false, Login::Refused),
-            ("28000", "pg_hba.conf", false, Login::Refused),
+            ("28000", "pg_hba.conf", false, Login::Barred),
             ("42501", "permission", false, Login::Failed),
             ("42704", "no such role", false, Login::Failed),
             ("53300", "no connection left", false, Login::Failed),

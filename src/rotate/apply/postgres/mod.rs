@@ -139,7 +139,7 @@ impl<'a> PostgresTarget<'a> {
             ));
             match failure.login() {
                 Login::Refused => error.hinting("store the one that works with `vouchsafe set`, then rotate again"),
-                Login::Failed => error,
+                Login::Barred | Login::Failed => error,
             }
         })?;
         session.end().await;
@@ -170,14 +170,27 @@ impl<'a> PostgresTarget<'a> {
         Ok(())
     }
 
-    /// Only where `previous` still works: its role may have another password by now.
+    /// Only where `previous` still works: its role may have another password by now. Where the server does not judge it
+    /// (`pg_hba.conf`, NOLOGIN), it may work from elsewhere, or again one day.
     async fn retire_now(&mut self, previous: &Known<'_>) -> Result<(), TargetError> {
         self.server.hold().await?;
-        match self.server.accepts(&previous.role, &previous.credential).await {
-            Ok(true) => self.server.forget_password(&previous.role).await,
-            Ok(false) => Ok(()),
-            Err(failure) => Err(TargetError::new(format!("as the role `{}`: {failure}", escape(&previous.role)))),
+        match self.server.log_in_with(&previous.role, &previous.credential).await {
+            Ok(session) => session.end().await,
+            Err(failure) if failure.login() == Login::Refused => return Ok(()),
+            Err(failure) => {
+                let error = TargetError::new(format!("as the role `{}`: {failure}", escape(&previous.role)));
+                return Err(match failure.login() {
+                    Login::Barred => {
+                        let quoted = roles::quoted(&previous.role);
+                        error.hinting(format!(
+                            "ALTER ROLE {quoted} PASSWORD NULL;   # or let it log in from here, then again"
+                        ))
+                    }
+                    Login::Refused | Login::Failed => error,
+                });
+            }
         }
+        self.server.forget_password(&previous.role).await
     }
 
     fn policy(&self) -> &'a Postgres {

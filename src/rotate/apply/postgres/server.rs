@@ -180,7 +180,7 @@ impl<'a> Server<'a> {
     fn of_admin(&self, failure: &Failure) -> TargetError {
         let error = TargetError::new(format!("as administrator (`{}`): {failure}", self.policy.admin));
         match failure.login() {
-            Login::Refused => error.hinting(format!(
+            Login::Refused | Login::Barred => error.hinting(format!(
                 "mend its value: vouchsafe set {}   # postgres://admin:password@host:5432/database",
                 self.policy.admin
             )),
@@ -220,7 +220,7 @@ impl<'a> Server<'a> {
                 session.end().await;
                 Ok(true)
             }
-            Err(failure) if failure.login() == Login::Refused => Ok(false),
+            Err(failure) if failure.login() != Login::Failed => Ok(false),
             Err(failure) => Err(failure),
         }
     }
