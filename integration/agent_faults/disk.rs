@@ -56,7 +56,7 @@ fn while_the_log_has_no_room_everybody_is_refused_and_nobody_after() {
         assert_eq!(agent.run(&["--", "printenv", "A"]).expect_status(0).out(), "hunter2\n");
         assert_eq!(status(&agent)["ready"], true);
     }
-    Usage::returns(before, &agent, 1024);
+    Usage::returns(before, &agent, 2048);
     assert_eq!(agent.log().matches("\"audit.failed\"").count(), 3, "{}", agent.log());
     assert_eq!(verdict(&agent, &scene, log.to_str().unwrap()), "intact");
 }

@@ -80,7 +80,7 @@ fn a_storm_of_reloads_never_mixes_policies() {
         agent.reload_at_last();
         assert_eq!(resolve(&agent), Err(Refusal::Denied));
     }
-    Usage::returns(before, &agent, 1024);
+    Usage::returns(before, &agent, 2048);
     assert_eq!(verdict(&agent, &scene, "agent.jsonl"), "intact");
     agent.end();
 }
