@@ -85,8 +85,13 @@ fn status(agent: &Agent<'_>) -> serde_json::Value {
 
 /// A request for all that `test` gives.
 fn asking() -> Vec<u8> {
+    ask_for("test")
+}
+
+/// A request for all that an environment gives.
+fn ask_for(environment: &str) -> Vec<u8> {
     encode_request(&Request::Resolve(Ask {
-        environment: EnvironmentName::new("test").unwrap(),
+        environment: EnvironmentName::new(environment).unwrap(),
         service: None,
         only: None,
         command: None,

@@ -8,11 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use vouchsafe::agent::protocol::reply::{Refusal, Reply};
-use vouchsafe::agent::protocol::request::{Ask, ChildEvent, ChildReport, CommandClaim, Purpose, Request};
+use vouchsafe::agent::protocol::request::{ChildEvent, ChildReport, CommandClaim, Request};
 use vouchsafe::agent::protocol::{HEADER, decode_reply, encode_request};
 use vouchsafe::name::EnvironmentName;
 
-use super::{PATIENCE, asking, exchange, resolve};
+use super::{PATIENCE, ask_for, asking, exchange, resolve};
 use crate::agent::half_open;
 use crate::agent_scene::{Agent, write_files};
 use crate::harness::{Scene, VOUCHSAFE};
@@ -26,19 +26,6 @@ fn scene(grants: &str) -> Scene {
     std::fs::set_permissions(scene.path(""), PermissionsExt::from_mode(0o755)).unwrap();
     copy_program(VOUCHSAFE, &scene.path("vouchsafe"));
     scene
-}
-
-fn ask_for(environment: &str) -> Vec<u8> {
-    let ask = Ask {
-        environment: EnvironmentName::new(environment).unwrap(),
-        service: None,
-        only: None,
-        command: None,
-        parent: 1,
-        terminal: None,
-        purpose: Purpose::Become,
-    };
-    encode_request(&Request::Resolve(ask)).unwrap()
 }
 
 /// A store that accepts and never answers, and 64 who want something of it: those who want a file's values get them.

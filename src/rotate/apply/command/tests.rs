@@ -1,3 +1,5 @@
+//! The program target against real programs: what it passes on, what it masks, how it ends.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};

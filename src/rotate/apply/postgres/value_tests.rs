@@ -1,3 +1,5 @@
+//! Values in every form, and what is not understood as one.
+
 use proptest::prelude::*;
 
 use super::*;
