@@ -81,11 +81,66 @@ fn an_open_socket_lets_nobody_in() {
         let output = scene.other("setpriv", &[&line[..], &[socket.to_str().unwrap()]].concat()).output().unwrap();
         assert_eq!(output.status.code(), Some(120), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
     }
+    // Who would empty the cache is written down; who only looks is not.
+    let records = agent.audit();
+    let [.., before, last] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(before["event"], "access.denied");
+    assert_eq!((&last["event"], &last["outcome"]), (&"agent.flushed".into(), &"denied".into()));
+    assert_eq!(last["actor"]["uid"], API);
     // Without anybody listed, even the file is closed.
     drop(agent);
     let agent = Agent::start(&scene);
     assert_eq!(std::fs::metadata(agent.socket()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(run_as(&scene, API, &[], &["--", "env"]).0, Some(122));
+}
+
+/// A host that demands the agent: who goes by it is in the log of the host, or hears that he is not.
+#[test]
+fn who_goes_by_a_demanded_agent_is_written_down() {
+    if !have(&["setpriv", "unshare", "mount"], true) {
+        return;
+    }
+    let scene = scene("[[grants]]\nsecrets = [\"*\"]\nto = \"anyone\"\n");
+    scene.write_policy();
+    std::fs::create_dir(scene.path("logs")).unwrap();
+    for name in ["passwd", "group"] {
+        scene.write(&format!("etc/{name}"), &std::fs::read(format!("/etc/{name}")).unwrap());
+    }
+    let run = |log: &str, words: &str| {
+        let log = scene.path(log).display().to_string();
+        let host = format!("agent.require = true\n[[audit.sinks]]\ntype = \"file\"\npath = \"{log}\"\nsync = false\n");
+        scene.write("etc/vouchsafe/host.toml", host.as_bytes());
+        let script = format!(
+            "mount --bind etc /etc && exec setpriv --reuid {API} --regid {API} --clear-groups ./vouchsafe {words} -- no-such"
+        );
+        let output = scene.other("unshare", &["-m", "sh", "-c", &script]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    chown(scene.path("logs"), Some(API), Some(API)).unwrap();
+    // Without a policy that he can read; with one; with one that he chooses.
+    for words in [
+        "run --no-agent --env prod --only A",
+        "run --policy policy.toml --only A",
+        "run --no-agent --policy policy.toml --only A",
+    ] {
+        assert_eq!(run("logs/{uid}.jsonl", words).0, Some(120), "{words}");
+    }
+    let text = std::fs::read_to_string(scene.path(&format!("logs/{API}.jsonl"))).unwrap();
+    let records: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 3, "{text}");
+    for (record, environment) in records.iter().zip(["prod", "test", "test"]) {
+        assert_eq!((&record["event"], &record["environment"]), (&"access.denied".into(), &environment.into()));
+        assert_eq!((&record["actor"]["uid"], &record["secrets"][0]["name"]), (&API.into(), &"A".into()));
+        assert!(record["reason"].as_str().unwrap().contains("through the agent"), "{record}");
+    }
+    // The log of the host is the agent's alone: both are said.
+    let (status, said) = run("agent.jsonl", "run --no-agent --env prod");
+    assert_eq!(status, Some(123), "{said}");
+    assert!(
+        said.contains("demands that secrets come through the agent; and that this was refused could not"),
+        "{said}"
+    );
+    assert!(said.contains("vouchsafe run --agent"), "{said}");
 }
 
 #[test]

@@ -93,7 +93,22 @@ fn what_we_sign_ssh_keygen_verifies_and_the_other_way_round() {
     let outcome = scene.vouchsafe(&["policy", "verify", "policy.toml", "--host", "host.toml"]).expect_status(0);
     assert!(outcome.out().contains("policy.toml: good, by SHA256:") && outcome.out().contains(" alice\n"));
     let records = std::fs::read_to_string(scene.path("audit.jsonl")).unwrap();
-    assert_eq!(records.matches("\"policy.signed\"").count(), 2, "{records}");
+    assert_eq!(records.matches("\"policy.signed\"").count(), 4, "an intent and an outcome for each file: {records}");
+}
+
+#[test]
+fn what_cannot_be_written_down_is_not_signed() {
+    if !have(&["ssh-keygen"], false) {
+        return;
+    }
+    let signed = Signed::new();
+    let text = std::fs::read_to_string(&signed.policy).unwrap();
+    let log = signed.scene.path("audit.jsonl").display().to_string();
+    signed.scene.write("policy.toml", text.replace(&log, "/dev/full").as_bytes());
+    signed.sign("alice").expect_status(123);
+    for file in ["policy.toml.sig", "base.toml.sig"] {
+        assert!(!signed.scene.path(file).exists(), "{file} was made without a record");
+    }
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::resolve::{Resolved, resolve};
 use crate::setting::{Setting, load_host_file};
 use crate::{audit_log, caller, change, explain, init, inspect, lint, manual, output, rekey, rotate, sys};
 
+mod refused;
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -61,15 +63,16 @@ pub fn run(command: cli::Command) -> Result<(), Error> {
 /// kernel refused the exec. In each case the command was not started.
 fn run_command(options: cli::Run, parent: &ParentEnv) -> Result<Infallible, Error> {
     let host = load_host_file()?;
-    let passed_over = match client::choose(&options, parent, &host)? {
-        client::Way::Agent(socket) => return client::run(options, parent, &host, &socket),
-        client::Way::Direct { passed_over } => passed_over,
+    let passed_over = match client::choose(&options, parent, &host) {
+        Ok(client::Way::Agent(socket)) => return client::run(options, parent, &host, &socket),
+        Ok(client::Way::Direct { passed_over }) => passed_over,
+        Err(why) => return Err(refused::by_host(&host, &options, parent, why)),
     };
     let started = Instant::now();
     sys::keep_freed_memory();
     sys::end_on_signals();
     let setting = Setting::load(&options.selection, parent)?;
-    setting.refuse_what_only_the_agent_gives()?;
+    setting.refuse_what_only_the_agent_gives().map_err(|why| refused::by_policy(&setting, &options, parent, why))?;
     if options.supervise || setting.policy.run.mode == RunMode::Supervise {
         let command = find_command(options.command.clone(), &setting, parent)?;
         return run_supervised(&setting, &command, options, parent, passed_over.as_deref());
@@ -102,7 +105,8 @@ fn run_supervised(
     if worker.is_later() {
         // What was looked at is from before; a grant may have been taken back since.
         let setting = Setting::load(&options.selection, &parent)?;
-        setting.refuse_what_only_the_agent_gives()?;
+        let refused = |why| refused::by_policy(&setting, &options, &parent, why);
+        setting.refuse_what_only_the_agent_gives().map_err(refused)?;
         let command = find_command(options.command, &setting, &parent)?;
         let start = Start { worker: Some(worker), passed_over };
         return grant_and_exec(&setting, &command, options.only, &parent, started, start);

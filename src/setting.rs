@@ -319,10 +319,10 @@ impl Setting<'_> {
     ///
     /// # Errors
     /// The policy says `agent = "require"`.
-    pub fn refuse_what_only_the_agent_gives(&self) -> Result<(), Error> {
+    pub fn refuse_what_only_the_agent_gives(&self) -> Result<(), ClientError> {
         match self.policy.run.agent {
             AgentUse::Allow | AgentUse::Forbid => Ok(()),
-            AgentUse::Require => Err(ClientError::DemandedByPolicy(self.policy.environment.clone()).into()),
+            AgentUse::Require => Err(ClientError::DemandedByPolicy(self.policy.environment.clone())),
         }
     }
 }

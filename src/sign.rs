@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use ssh_key::{PublicKey, SshSig};
 
 use crate::audit::{Event, Outcome};
+use crate::change::Unrecorded;
 use crate::checked_file::{self, Use, plain_io};
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
@@ -21,24 +22,36 @@ use crate::policy::trust::{Demand, NAMESPACE, fingerprint, signature_of};
 use crate::setting::{Setting, load_options};
 use crate::{caller, output};
 
-/// Signs a policy and every file that it extends, unless this key has signed that file as it is.
+/// Signs a policy and every file that it extends. Each signature is written down before ssh-keygen is asked for it, and what came
+/// of it after.
 ///
 /// # Errors
-/// The policy is invalid, ssh-keygen fails, or what it made does not fit.
+/// The policy is invalid, a record cannot be written, ssh-keygen fails, or what it made does not fit.
 pub fn sign(path: &Path, key: &Path, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::to_be_signed(path, parent)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     for file in &setting.policy.files {
         let bytes = checked_file::read(file, Use::Public, LARGEST).map_err(SignError::File)?;
+        auditor.record(
+            Event::PolicySigned,
+            Outcome::Allowed,
+            Some(&format!("{} with {}", show(file), show(key))),
+            &[],
+        )?;
         let signed = sign_one(&bytes, key).and_then(|(signature, signer)| {
             replace(&signature_of(file), signature.as_bytes())?;
             Ok(signer)
         });
         let (outcome, reason) = match &signed {
             Ok(signer) => (Outcome::Succeeded, format!("{} by {}", show(file), fingerprint(signer))),
-            Err(error) => (Outcome::Failed, error.to_string()),
+            Err(error) => (Outcome::Failed, format!("{}: {error}", show(file))),
         };
-        auditor.record(Event::PolicySigned, outcome, Some(&reason), &[])?;
+        let written = auditor.record(Event::PolicySigned, outcome, Some(&reason), &[]);
+        match (&signed, written) {
+            (_, Ok(())) => {}
+            (Ok(_), Err(unwritten)) => return Err(Unrecorded(unwritten).into()),
+            (Err(_), Err(unwritten)) => return Err(unwritten.into()),
+        }
         output::print(&format!("{}: signed by {}\n", show(&signature_of(file)), fingerprint(&signed?)))?;
     }
     Ok(())

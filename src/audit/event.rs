@@ -40,7 +40,7 @@ words!(
         AccessRequested = "access.requested",
         /// The values were released, and then the child could not be started.
         AccessUnused = "access.unused",
-        /// The agent forgot what it had cached, because it was told to.
+        /// The agent forgot what it had cached, because it was told to; or it was told to by somebody who may not.
         AgentFlushed = "agent.flushed",
         /// The agent serves from now on.
         AgentStarted = "agent.started",
@@ -64,7 +64,7 @@ words!(
         PolicyLoaded = "policy.loaded",
         /// A policy was not accepted.
         PolicyRefused = "policy.refused",
-        /// A policy was signed.
+        /// A policy is going to be signed, and was, or was not.
         PolicySigned = "policy.signed",
         /// The version that is there is marked as the current one, before another is created.
         RotationAdopted = "rotation.adopted",

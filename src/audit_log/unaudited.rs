@@ -1,5 +1,5 @@
-//! `vouchsafe audit --unaudited`: what leaves no record, and why that loses nothing. `tests/cli/audit.rs` runs each line, and
-//! holds the list of commands against what the command line has.
+//! `vouchsafe audit --unaudited`: what leaves no record, and why that loses nothing. `tests/cli/unaudited.rs` runs every
+//! command to each of its ends, and holds what that leaves against this table.
 
 use crate::error::Error;
 use crate::output;
@@ -22,6 +22,8 @@ const fn row(command: &'static str, case: &'static str, why: &'static str) -> Un
 const LOGS: &str = "reads logs, which hold no values; their modes say who may";
 const POLICIES: &str = "reads policies, which hold no values";
 const NO_STORE: &str = "opens no store";
+const REFUSED: &str = "the name is refused";
+const NO_AGENT: &str = "the agent is not there or does not answer";
 
 /// All of it. What is not here leaves at least one record, or does not happen.
 pub const UNAUDITED: &[Unaudited] = &[
@@ -32,13 +34,42 @@ pub const UNAUDITED: &[Unaudited] = &[
         "it says where records go, and nothing is fetched; the agent has a log of its own, and writes policy.refused there",
     ),
     row("(any)", "the log takes no record", "nothing is fetched and nothing is written (status 123)"),
-    row("run", "the command is not found or cannot be executed", "the policy is not asked, and nothing is fetched"),
+    row(
+        "(any)",
+        "it is started set-uid, set-gid or with file capabilities, or cannot keep its memory out of core dumps",
+        "it does nothing at all, with rights that are not its caller's least of all",
+    ),
+    row(
+        "run",
+        "the command is not found or cannot be executed, or there is no process for its supervisor",
+        "the policy is not asked, and nothing is fetched",
+    ),
+    row(
+        "run",
+        "the agent that it goes by is not there, does not answer, or is somebody else",
+        "nothing is fetched; what reaches the agent is in the log of the agent",
+    ),
     row("check", "--offline, --iam", NO_STORE),
     row("explain", "", NO_STORE),
-    row("set", "the value or the name is refused", NO_STORE),
+    row("list", "--file without a policy, or of a file that cannot be read", "shows what is public, and opens nothing"),
+    row("history", REFUSED, NO_STORE),
+    row("set", "the value, the name or the store is refused", NO_STORE),
+    row("remove", REFUSED, NO_STORE),
+    row("copy", "a name, or a store that it would write to, is refused", NO_STORE),
     row("rotate", "a name is refused, or none is given", NO_STORE),
+    row("rekey", "what is asked for is refused, such as removing who is still named", NO_STORE),
+    row("rekey", "a store has no file yet", "there is nothing to encrypt anew"),
     row("init", "", "makes an identity and a store without secrets; its policy begins the log"),
+    row("agent", "it does not start", "it serves nobody; why is on standard error"),
+    row(
+        "agent",
+        "somebody asks again who was refused too often of late",
+        "he gets nothing and may not fill the log; the refusals before have records, and the metrics count these",
+    ),
     row("agent status", "", "numbers, policies and stores of the agent, and no secret"),
+    row("agent flush", NO_AGENT, "nothing is forgotten"),
+    row("audit", "--unaudited", "prints what is the same everywhere"),
+    row("audit init", "", "opens no store; with its next record the log itself says audit.sealing_begun"),
     row("audit verify", "", LOGS),
     row("audit show", "", LOGS),
     row("audit who-has", "", LOGS),

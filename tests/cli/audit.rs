@@ -5,8 +5,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use vouchsafe::audit_log::UNAUDITED;
-
 use crate::harness::{Outcome, Scene, wait};
 use crate::transcripts::lived_in;
 
@@ -65,94 +63,6 @@ fn each_command_and_outcome_leaves_its_records() {
     });
     assert_eq!(accesses.len(), beginnings.count());
     scene.vouchsafe(&["audit", "verify", "audit.jsonl"]).expect_status(0);
-}
-
-/// Commands of which every case leaves a record, each by the test that says so.
-const AUDITED: [&str; 8] = [
-    "list",        // each_command_and_outcome_leaves_its_records
-    "history",     // the same
-    "remove",      // the same
-    "copy",        // a_copy_is_a_release_at_one_end_and_a_write_at_the_other
-    "rekey",       // rekey.rs
-    "agent flush", // agent.rs
-    "audit init",  // audit::tests::sealing
-    "policy sign", // integration/signed.rs
-];
-
-/// Every command that does something by itself.
-fn leaves(command: &clap::Command, words: &str, found: &mut Vec<String>) {
-    let has_its_own = command.get_arguments().any(|one| !matches!(one.get_id().as_str(), "help" | "error_format"));
-    if !words.is_empty() && (has_its_own || !command.has_subcommands()) {
-        found.push(words.to_owned());
-    }
-    for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
-        leaves(one, format!("{words} {}", one.get_name()).trim_start(), found);
-    }
-}
-
-#[test]
-fn what_leaves_no_record_is_said() {
-    use clap::CommandFactory;
-    let mut commands = Vec::new();
-    leaves(&vouchsafe::cli::Cli::command(), "", &mut commands);
-    assert!(commands.len() > 20, "{commands:?}");
-    let is_said = |name: &str| UNAUDITED.iter().any(|row| row.command == name);
-    for command in &commands {
-        // The agent as such begins and ends its log: agent.rs. `audit` by itself prints this table.
-        let is_elsewhere = ["agent", "audit"].contains(&command.as_str()) || AUDITED.contains(&command.as_str());
-        assert!(is_said(command) != is_elsewhere, "`{command}` is audited in part or not at all: say what and why");
-    }
-    for row in UNAUDITED {
-        assert!(row.command == "(any)" || commands.iter().any(|command| command == row.command), "{}", row.command);
-    }
-    let printed = Scene::new().vouchsafe(&["audit", "--unaudited"]).expect_status(0);
-    assert_eq!(printed.out().lines().count(), UNAUDITED.len() + 1);
-}
-
-#[test]
-fn what_is_said_to_leave_no_record_leaves_none() {
-    let scene = lived_in();
-    scene.write("policy.toml.tests", b"[[tests]]\nuser = \"nobody-here\"\ngranted = [\"TOKEN\"]\n");
-    let before = scene.audit().len();
-    let cases: &[(&str, &[&[&str]])] = &[
-        ("(any)", &[&["run"], &["list", "--no-such"], &["rotate", "TOKEN", "--all", "--resume", "--rollback"]]),
-        (
-            "(any)",
-            &[&["run", "--env", "prod", "--", "true"], &["list", "--env", "prod"], &["set", "--env", "prod", "TOKEN"]],
-        ),
-        ("run", &[&["run", "--", "no-such"], &["run", "--", "/etc/passwd"]]),
-        ("check", &[&["check", "--offline"], &["check", "--iam"]]),
-        ("explain", &[&["explain", "--", "true"]]),
-        ("set", &[&["set", "NO"], &["set", "TOKEN"]]),
-        ("rotate", &[&["rotate", "NO"], &["rotate", "TOKEN"], &["rotate"]]),
-        ("agent status", &[&["agent", "status", "--socket", "none.sock"]]),
-        ("audit verify", &[&["audit", "verify", "audit.jsonl"]]),
-        ("audit show", &[&["audit", "show", "audit.jsonl"]]),
-        ("audit who-has", &[&["audit", "who-has", "TOKEN", "audit.jsonl"]]),
-        ("audit report", &[&["audit", "report", "--principal", "root", "audit.jsonl"]]),
-        ("audit checkpoint", &[&["audit", "checkpoint", "--key", "audit.jsonl"]]),
-        ("policy lint", &[&["policy", "lint", "policy.toml"]]),
-        ("policy diff", &[&["policy", "diff", "policy.toml", "policy.toml"]]),
-        ("policy test", &[&["policy", "test", "policy.toml"]]),
-        ("policy verify", &[&["policy", "verify", "policy.toml"]]),
-        ("policy schema", &[&["policy", "schema"]]),
-        ("completions", &[&["completions", "bash"]]),
-        ("man", &[&["man"]]),
-    ];
-    for (command, lines) in cases {
-        for words in *lines {
-            let takes_a_policy = ["run", "list", "check", "explain", "set", "rotate"].contains(&words[0]);
-            if takes_a_policy {
-                scene.verb_reading(words, b"")
-            } else {
-                scene.vouchsafe(words)
-            };
-            assert_eq!(scene.audit().len(), before, "{command}: {words:?}: {}", events(&scene.audit()[before..]));
-        }
-    }
-    // Two have no place in the list: a log that takes nothing is `without_a_record_there_is_no_access`; `init` is init.rs.
-    let missing = UNAUDITED.iter().filter(|row| !cases.iter().any(|(command, _)| *command == row.command));
-    assert_eq!(missing.map(|row| row.command).collect::<Vec<_>>(), ["init"]);
 }
 
 #[test]

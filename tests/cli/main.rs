@@ -48,4 +48,5 @@ mod supervise_terminal;
 mod supervised;
 mod terminal;
 mod transcripts;
+mod unaudited;
 mod who_has;

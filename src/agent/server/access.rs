@@ -143,14 +143,25 @@ pub(super) async fn answer(agent: &Rc<Agent>, peer: &Peer, request: Request, las
                 Err(error) => refuse(failed(&Failure::of(&error))),
             }
         }
-        // No record, since nobody reads names out of it; and no way to keep us busy.
-        Request::Status | Request::Flush { .. } => match may_ask(agent, agent.whose(&caller)) {
-            Ok(()) => {
-                agent.budget.refused(agent.whose(&caller), Instant::now());
-                refuse(Refusal::Denied)
+        // No record of one who only looks, since nobody reads names out of it; and no way to keep us busy.
+        request @ (Request::Status | Request::Flush { .. }) => {
+            let (whose, started) = (agent.whose(&caller), Instant::now());
+            if let Err(refusal) = may_ask(agent, whose) {
+                return refuse(refusal);
             }
-            Err(refusal) => refuse(refusal),
-        },
+            agent.budget.refused(whose, started);
+            let Request::Flush { environment, service } = request else { return refuse(Refusal::Denied) };
+            agent.budget.writes(whose, 1, started);
+            let refusal = match agent.refuse_flush(&caller, peer, environment, service).await {
+                Ok(()) => {
+                    agent.audit_works.set(true);
+                    Refusal::Denied
+                }
+                Err(error) => unwritten(agent, &error),
+            };
+            until_tick(started).await;
+            refuse(refusal)
+        }
     }
 }
 

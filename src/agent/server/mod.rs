@@ -188,6 +188,20 @@ impl Agent {
         Ok((!is_nothing).then_some(count))
     }
 
+    /// Writes down that somebody wanted that who may not.
+    async fn refuse_flush(
+        &self,
+        caller: &Caller,
+        peer: &Peer,
+        environment: Option<EnvironmentName>,
+        service: Option<ServiceName>,
+    ) -> Result<(), AuditError> {
+        let actor = self.actor(caller, peer);
+        let context = Context { actor, environment, service, policy_digest: String::new(), command: None };
+        let reason = "only root and the agent's own user may have it forget".to_owned();
+        self.journal.access(Arc::new(context))?.record(Event::AgentFlushed, Outcome::Denied, Some(reason), &[]).await
+    }
+
     /// What is served and how things are, without values.
     fn status(&self) -> serde_json::Value {
         let policies = self.policies.borrow();
