@@ -1,5 +1,7 @@
-//! A host that demands signed policies, with keys by ssh-keygen itself: what the agent does not go back behind ([`marks`]).
+//! A host that demands signed policies, with keys by ssh-keygen itself: what gets around them ([`attacks`]), and what the agent
+//! does not go back behind ([`marks`]).
 
+mod attacks;
 mod marks;
 
 use std::os::unix::fs::PermissionsExt;
