@@ -65,8 +65,10 @@ fn an_old_policy_is_refused_by_the_agent_that_runs_and_by_the_next() {
     assert_eq!(site.marks()["base prod/api ../base.toml"], SERIAL);
     assert!(site.marks().get("policy free").is_none(), "nobody has signed it");
     assert!(agent.ask("status", &[]).out().contains("prod.toml  (serial 12, 12)"));
-    let loaded =
-        |record: &serde_json::Value| record["reason"].as_str().unwrap().ends_with("/prod.toml`, serials 12, 12");
+    let loaded = |record: &serde_json::Value| {
+        let reason = record["reason"].as_str().unwrap_or_default();
+        reason.contains("/prod.toml`, serials 12, 12; marks of serials begin anew in `")
+    };
     assert!(agent.audit().iter().any(loaded));
 
     site.put_prod(SERIAL - 1);
@@ -182,11 +184,17 @@ fn marks_that_are_not_what_the_agent_wrote_admit_nothing() {
     let site = Site::new();
     let agent = site.start();
     let (first, path) = (served(&status(&agent), "prod.toml"), site.scene.path("state/marks.json"));
-    let started = |agent: &Agent<'_>| {
-        let record = agent.audit().into_iter().rfind(|record| record["event"] == "agent.started").unwrap();
-        record["reason"].as_str().unwrap().to_owned()
+    // In how many records of its last start.
+    let anew = |agent: &Agent<'_>| {
+        let records = agent.audit();
+        let start = records.iter().rposition(|record| record["event"] == "agent.started").unwrap();
+        let told = |record: &&serde_json::Value| {
+            record["event"] == "policy.loaded"
+                && record["reason"].as_str().unwrap().contains("; marks of serials begin anew in `")
+        };
+        (records[start..].iter().filter(told).count(), agent.log().contains("\"marks.begun\""))
     };
-    assert!(started(&agent).contains("begin anew in `") && agent.log().contains("\"marks.begun\""));
+    assert_eq!(anew(&agent), (5, true));
     let good = std::fs::read(&path).unwrap();
     let lower = String::from_utf8(good.clone()).unwrap().replace("\"policy prod\":12", "\"policy prod\":11");
     let is_root = rustix::process::geteuid().is_root();
@@ -224,16 +232,23 @@ fn marks_that_are_not_what_the_agent_wrote_admit_nothing() {
         change();
         let agent = site.start();
         is_not_served(&site, &agent, because);
-        assert!(!started(&agent).contains("anew"));
+        assert_eq!(anew(&agent), (0, false));
         kill(agent);
         mend();
     }
-    // Taken away, and so forgotten: that is said, since nobody can tell it from the first start.
+    // Taken away, and so forgotten: that is said, since nobody can tell it from the first time; also if it is not at the start.
     std::fs::remove_file(&path).unwrap();
-    site.put_prod(SERIAL - 1);
+    let all = ["prod.toml", "dev.toml", "prod/api.toml", "prod/web.toml"]
+        .map(|file| site.scene.path(&format!("served/{file}")));
+    let aside = |path: &std::path::Path| path.with_extension("aside");
+    all.iter().for_each(|path| std::fs::rename(path, aside(path)).unwrap());
     let agent = site.start();
+    assert_eq!(anew(&agent), (0, false));
+    all.iter().for_each(|path| std::fs::rename(aside(path), path).unwrap());
+    site.put_prod(SERIAL - 1);
+    agent.reload();
     assert_eq!(refused(&status(&agent), "prod.toml"), None);
-    assert!(started(&agent).contains("begin anew in `"), "{}", started(&agent));
+    assert_eq!(anew(&agent), (4, true));
     agent.end();
     // Below what the host's owner demands it still is not.
     std::fs::remove_file(&path).unwrap();

@@ -83,10 +83,11 @@ impl Marks {
         Self { path: folder.map(|folder| folder.join(FILE)), ..Self::default() }
     }
 
-    /// The file of the marks, if it was not there and had to be begun: at the first start, or where somebody took it away.
+    /// The file of the marks, once, if it was not there and was begun: for the first time, or because somebody took it away.
     #[must_use]
-    pub fn begun(&self) -> Option<&Path> {
-        self.path.as_deref().filter(|_| self.begun.load(Ordering::Relaxed))
+    pub fn take_begun(&self) -> Option<&Path> {
+        let is_begun = self.begun.swap(false, Ordering::Relaxed);
+        self.path.as_deref().filter(|_| is_begun)
     }
 
     /// Holds each of several things, all of whose numbers are given, against the marks, and raises the marks to those that are

@@ -40,19 +40,19 @@ fn a_number_never_goes_down_in_one_life_or_the_next() {
     let folder = Scratch::new();
     let marks = Marks::kept_in(Some(&folder.path("")));
     assert_eq!((one(&marks, api(12)), one(&marks, api(12)), one(&marks, api(11))), (Ok(()), Ok(()), behind(12)));
-    assert_eq!(marks.begun(), Some(folder.path(FILE).as_path()));
+    assert_eq!((marks.take_begun(), marks.take_begun()), (Some(folder.path(FILE).as_path()), None));
     assert_eq!(std::fs::metadata(folder.path(FILE)).unwrap().permissions().mode() & 0o7777, 0o600);
     assert_eq!(folder.names(), [FILE], "and no temporary file");
     let next = Marks::kept_in(Some(&folder.path("")));
     assert_eq!((one(&next, api(11)), one(&next, api(13)), one(&next, api(12))), (behind(12), Ok(()), behind(13)));
-    assert_eq!(next.begun(), None);
+    assert_eq!(next.take_begun(), None);
     // What another process has raised counts too: the file is read each time.
     assert_eq!(one(&marks, api(12)), behind(13));
     assert_eq!(one(&marks, api(u64::MAX)), Ok(()));
     assert_eq!(one(&next, api(13)), behind(u64::MAX));
 
     let memory = Marks::kept_in(None);
-    assert_eq!((one(&memory, api(12)), one(&memory, api(11)), memory.begun()), (Ok(()), behind(12), None));
+    assert_eq!((one(&memory, api(12)), one(&memory, api(11)), memory.take_begun()), (Ok(()), behind(12), None));
     assert_eq!(one(&Marks::kept_in(None), api(11)), Ok(()));
 }
 
@@ -100,7 +100,7 @@ fn what_has_no_numbers_needs_no_marks() {
     let failure = state_failed(decided[1].clone(), "cannot be written");
     assert_eq!(failure.class, Class::Internal, "another start may mend it");
     assert!(failure.hint.unwrap().starts_with("install -d -m 0700"));
-    assert_eq!(nowhere.begun(), None);
+    assert_eq!(nowhere.take_begun(), None);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_file_with_any_byte_changed_admits_nothing() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!((one(&marks, api(11)), one(&marks, api(12))), (behind(12), Ok(())));
     assert_eq!(one(&Marks::kept_in(Some(&folder.path(""))), api(11)), behind(12));
-    assert_eq!(marks.begun(), None);
+    assert_eq!(marks.take_begun(), None, "nothing was forgotten");
 }
 
 #[test]

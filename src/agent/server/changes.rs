@@ -15,6 +15,7 @@ use crate::policy::model::{HostFile, Policy};
 
 /// Says what is served now that was not, and what is not.
 pub(super) async fn note(agent: &Agent, changes: &Changes) -> Result<(), AuditError> {
+    let begun = changes.marks_begun.as_deref().map(tell_begun).unwrap_or_default();
     for served in &changes.loaded {
         let policy = &served.policy;
         let file = policy.files.first().map(|path| show(path)).unwrap_or_default();
@@ -26,7 +27,7 @@ pub(super) async fn note(agent: &Agent, changes: &Changes) -> Result<(), AuditEr
             "serials": policy.serials,
         });
         log(Level::Info, "policy.loaded", more);
-        let reason = format!("loaded from `{file}`{}", serials(policy));
+        let reason = format!("loaded from `{file}`{}{begun}", serials(policy));
         agent.note(Event::PolicyLoaded, Outcome::Succeeded, reason, Some(served)).await?;
     }
     for (environment, service) in &changes.gone {
@@ -93,14 +94,12 @@ pub(super) fn note_unserved(host: &HostFile, own: &Actor, refused: &[Refused]) {
     }
 }
 
-/// What is said of marks that were begun at this start. Nobody can tell the first start from one whose marks were taken away.
-pub(super) fn marks_begun(path: &Path) -> String {
-    log(
-        Level::Warning,
-        "marks.begun",
-        json!({ "message": format!("`{}` was not there: no serial of before is known", show(path)) }),
-    );
-    format!("; the marks of their serials begin anew in `{}`", show(path))
+/// What is said of policies whose serials are the first that are known. Nobody can tell the first time from one after which the
+/// marks were taken away.
+fn tell_begun(path: &Path) -> String {
+    let message = format!("`{}` was not there: no serial of before is known", show(path));
+    log(Level::Warning, "marks.begun", json!({ "message": message }));
+    format!("; marks of serials begin anew in `{}`", show(path))
 }
 
 /// What is said where signed policies are demanded and nothing is remembered of them.

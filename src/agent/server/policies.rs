@@ -99,6 +99,8 @@ pub struct Changes {
     pub gone: Vec<Slot>,
     /// Not accepted.
     pub refused: Vec<Refused>,
+    /// The file of marks, where there was none.
+    pub marks_begun: Option<PathBuf>,
 }
 
 impl Policies {
@@ -184,6 +186,7 @@ impl Policies {
         }
         changes.retired.iter().for_each(|retired| retired.retire());
         self.refused.clone_from(&changes.refused);
+        changes.marks_begun = self.marks.take_begun().map(Path::to_owned);
         Ok(changes)
     }
 }

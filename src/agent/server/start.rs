@@ -111,8 +111,8 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
     // Policies are named in records, which are read elsewhere.
     let folder = std::path::absolute(&folder).unwrap_or(folder);
     let own = Actor::of_this_process(&caller::of_this_process(false));
-    let marks = Arc::new(Marks::kept_in(host.agent.state.as_deref()));
-    let mut policies = Policies::not_behind(Arc::clone(&marks));
+    let marks = Marks::kept_in(host.agent.state.as_deref());
+    let mut policies = Policies::not_behind(Arc::new(marks));
     let found = policies.reload(&folder, &host)?;
     if policies.iter().next().is_none() {
         let first = found.refused.first().map(|refused| refused.failure.clone());
@@ -168,8 +168,7 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         unmapped: peer::Unmapped::here(),
     });
     let notify = Notify::new(parent);
-    let served = LocalSet::new()
-        .block_on(&runtime, run(&agent, &mut socket, options.health.as_ref(), &notify, (&found, &marks)));
+    let served = LocalSet::new().block_on(&runtime, run(&agent, &mut socket, options.health.as_ref(), &notify, &found));
     // A store that hangs must not keep us: what it still brings, nobody wants.
     runtime.shutdown_background();
     served
@@ -180,7 +179,7 @@ async fn run(
     socket: &mut Socket,
     health: Option<&Address>,
     notify: &Notify,
-    (found, marks): (&Changes, &Marks),
+    found: &Changes,
 ) -> Result<(), Error> {
     let failed = |what: &str| {
         let what = what.to_owned();
@@ -196,8 +195,7 @@ async fn run(
     };
     tell_start(agent, socket, health);
     changes::tell_unkept(&agent.host);
-    let begun = marks.begun().map(changes::marks_begun).unwrap_or_default();
-    let reason = format!("policies that are served: {}{begun}", agent.policies.borrow().iter().count());
+    let reason = format!("policies that are served: {}", agent.policies.borrow().iter().count());
     agent.note(Event::AgentStarted, Outcome::Succeeded, reason, None).await?;
     changes::note(agent, found).await?;
     notify.tell("READY=1\nSTATUS=serving");
