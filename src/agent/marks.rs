@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ring::digest::{SHA256, digest};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -74,6 +75,8 @@ pub struct Marks {
     /// The highest that this process has admitted.
     seen: Mutex<Held>,
     begun: AtomicBool,
+    /// What is in the file is on the disk too, as far as this process knows.
+    is_settled: AtomicBool,
 }
 
 impl Marks {
@@ -109,7 +112,8 @@ impl Marks {
         for marks in all.iter().filter(|marks| is_ahead(marks, &held).is_ok()) {
             merge(&mut raised, marks.iter().map(|(subject, number)| (subject, number)));
         }
-        let written = if kept.as_ref() == Some(&raised) { Ok(()) } else { self.write(&raised) };
+        let written = if kept.as_ref() == Some(&raised) { self.settle() } else { self.write(&raised) };
+        self.is_settled.store(written.is_ok(), Ordering::Relaxed);
         match &written {
             Ok(()) => {
                 if kept.is_none() && seen.is_empty() {
@@ -154,23 +158,35 @@ impl Marks {
 
     fn write(&self, marks: &Held) -> Result<(), Failure> {
         let Some(path) = &self.path else { return Ok(()) };
-        let folder = path.parent().unwrap_or(path);
         let bytes = render(marks);
         if bytes.len() as u64 > LARGEST {
             let message = format!("`{}` would be larger than {LARGEST} bytes", show(path));
             return Err(failed(Class::Internal, message, rm(path)));
         }
         replace_small(path, &bytes).map_err(|error| {
-            let hint = error.hint().unwrap_or_else(|| {
-                format!(
-                    "install -d -m 0700 -o {} {}   # and see that the disk takes writes",
-                    rustix::process::geteuid().as_raw(),
-                    show(folder)
-                )
-            });
-            failed(Class::Internal, format!("the marks of serials cannot be written: {error}"), hint)
+            let us = rustix::process::geteuid().as_raw();
+            let folder = show(path.parent().unwrap_or(path));
+            let install = || format!("install -d -m 0700 -o {us} {folder}   # and see that the disk takes writes");
+            unwritten(&error, error.hint().unwrap_or_else(install))
         })
     }
+
+    /// Whoever wrote the file may have been killed, or have failed, before its name was on the disk.
+    fn settle(&self) -> Result<(), Failure> {
+        let Some(path) = self.path.as_deref().filter(|_| !self.is_settled.load(Ordering::Relaxed)) else {
+            return Ok(());
+        };
+        let sync = |path| rustix::fs::fsync(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        let synced = sync(path).and_then(|()| sync(path.parent().unwrap_or(path)));
+        synced.map_err(|errno| {
+            let error = format!("`{}`: {}", show(path), checked_file::plain_io(&errno.into()));
+            unwritten(&error, format!("ls -l {}   # and see that the disk takes writes", show(path)))
+        })
+    }
+}
+
+fn unwritten(error: &dyn std::fmt::Display, hint: String) -> Failure {
+    failed(Class::Internal, format!("the marks of serials cannot be written: {error}"), hint)
 }
 
 fn failed(class: Class, message: String, hint: String) -> Failure {
