@@ -18,6 +18,7 @@ use crate::cli;
 use crate::error::Error;
 use crate::inject::ParentEnv;
 use crate::output;
+use sources::NotALog;
 
 pub use report::PrincipalReport;
 pub use unaudited::{UNAUDITED, Unaudited};
@@ -42,6 +43,8 @@ pub struct Verification {
     unproven: u64,
     /// Checkpoints that the logs were compared with.
     checkpoints: u64,
+    /// Lines of a log that hold a checkpoint which the key did not sign. Whoever writes to that log could have put them there.
+    unverified_checkpoints: u64,
     /// How often the clock was set back, by the times of the records.
     clock_steps: u64,
     /// Records in which a writer says that it did not find what the last one had left.
@@ -67,6 +70,7 @@ impl From<&Report> for Verification {
             sealed: report.sealed,
             unproven: report.unproven,
             checkpoints: report.checkpoints,
+            unverified_checkpoints: report.unverified_checkpoints,
             clock_steps: report.clock_steps,
             discontinuities: report.discontinuities,
             findings: report.findings.iter().map(ToString::to_string).collect(),
@@ -78,12 +82,12 @@ impl From<&Report> for Verification {
 /// Does what `vouchsafe audit` was asked for.
 ///
 /// # Errors
-/// A log cannot be read; `verify` found something; `who-has --stale` did; there is no policy to report on.
+/// A log cannot be read; `verify` found something; `who-has --stale` or `show --exit-status` did; there is no policy to report on.
 pub fn audit(options: &cli::AuditCommand, parent: &ParentEnv) -> Result<(), Error> {
     let Some(command) = &options.command else { return unaudited::unaudited() };
     match command {
         cli::Audit::Report(options) => report::report(options, parent),
-        cli::Audit::Show(options) => show::show(options),
+        cli::Audit::Show(options) => show::show(options, parent),
         cli::Audit::Checkpoint(options) => init::checkpoint(options),
         cli::Audit::Init(options) => init::init(options),
         cli::Audit::Verify(options) => verify_logs(options),
@@ -108,6 +112,9 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
         progress::clear();
     }
     let report = report?;
+    if let Some((path, lines)) = report.no_logs.first() {
+        return Err(NotALog::new(path, *lines).into());
+    }
     let seen = Verification::from(&report);
     if options.json {
         output::print_json(&seen)?;
@@ -128,6 +135,7 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
             (seen.quarantined, "quarantined torn write"),
             (seen.discontinuities, "noted discontinuity"),
             (seen.checkpoints, "checkpoint"),
+            (seen.unverified_checkpoints, "unverified checkpoint"),
             (seen.clock_steps, "step back of the clock"),
             (seen.foreign_lines, "foreign line"),
         ] {

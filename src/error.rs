@@ -122,12 +122,14 @@ impl Class {
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Audit => "the audit record could not be written, so there was no access",
+            Self::Audit => {
+                "the audit record could not be written, so there was no access; a log, a seed or a checkpoint cannot be read or is none"
+            }
             Self::Busy => "somebody else rotates",
             Self::Denied => "the policy does not grant it",
             Self::Differences => "`policy diff`: the policies differ; `policy test`: a verdict is not the expected one",
             Self::Due => {
-                "`check`: something is due, missing or incomplete; `rekey`: what was exposed is in use; `audit who-has --stale`: an old version is still held"
+                "`check`: something is due, missing or incomplete; `rekey`: what was exposed is in use; `audit who-has --stale`: an old version is still held; `audit show --exit-status`: a record matches"
             }
             Self::Environment => "the child's environment cannot be built: a collision, or over the kernel's limits",
             Self::Identity => "an identity or credential is absent, unsafe, or does not fit",

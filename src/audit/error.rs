@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::checked_file::{FileError, plain_io};
+use crate::checked_file::{FileError, FileErrorKind, plain_io};
 use crate::error::{Cause, Class};
 use crate::name::show;
 
@@ -202,12 +202,10 @@ impl Cause for AuditError {
                 show(path)
             )),
             Self::MissingFolder { folder } => Some(format!("install -d -m 0700 {}", show(folder))),
+            Self::Folder(FileError { kind: FileErrorKind::Owner { uid, .. }, .. }) => Some(as_its_user(*uid)),
             Self::Folder(error) => error.hint(),
             Self::Unsafe { path, problem: Problem::Mode(_) } => Some(format!("chmod 0600 {}", show(path))),
-            Self::Unsafe { path, problem: Problem::Owner(_) } => Some(format!(
-                "chown $(id -u) {}   # or `{{uid}}` in the path of the sink: one file for each user",
-                show(path)
-            )),
+            Self::Unsafe { problem: Problem::Owner(uid), .. } => Some(as_its_user(*uid)),
             Self::Unsafe { path, .. } | Self::NoRecord { path, .. } => {
                 let path = show(path);
                 Some(format!("mv {path} {path}.aside   # the chain goes on in a new file"))
@@ -229,5 +227,16 @@ impl Cause for AuditError {
             | Self::Stream { .. }
             | Self::Full { .. } => None,
         }
+    }
+}
+
+/// Somebody else's log. Never to take it from him: what writes there would find it gone, and refuse every access.
+fn as_its_user(uid: u32) -> String {
+    if rustix::process::geteuid().is_root() {
+        format!(
+            "runuser -u \"$(id -nu {uid})\" -- vouchsafe ...   # the same command, as the user that writes this log"
+        )
+    } else {
+        "`{uid}` in the path of the sink gives each user a log of his own".to_owned()
     }
 }

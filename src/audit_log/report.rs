@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::sources::{Sources, complain_of_limits};
-use crate::audit::read::{History, Read, Refused};
+use crate::audit::read::{History, Of, Read, Refused};
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::{escape, show};
@@ -43,6 +43,18 @@ pub struct PrincipalReport {
     secrets: Vec<SecretReport>,
     /// What it could be granted of bundles, whose names only the store knows.
     bundles: Vec<WayEntry>,
+    /// What the logs say that it was given besides, under other policies: in other environments and for other services.
+    elsewhere: Vec<ElsewhereEntry>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ElsewhereEntry {
+    /// The environment.
+    environment: String,
+    /// The service.
+    service: Option<String>,
+    /// How many releases.
+    releases: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -57,6 +69,8 @@ struct GroupEntry {
 struct SecretReport {
     /// The variable.
     name: String,
+    /// The service that it was read for, or denied to, where the policy is for any: a secret of each is one of its own.
+    service: Option<String>,
     /// Whether the policy as it is now could grant it.
     could_read: bool,
     /// The grants that could give it.
@@ -115,7 +129,7 @@ pub(super) fn report(options: &cli::AuditReport, parent: &ParentEnv) -> Result<(
     let service = policy.service.as_ref().map(ToString::to_string);
     let mut history = History::new(principal.uid, policy.environment.as_str(), service.as_deref(), since.clone());
     let sum = sources.read(History::EVENTS, |record| history.record(record))?;
-    let (reads, refused) = history.finish();
+    let (reads, refused, elsewhere) = history.finish();
     let report = PrincipalReport {
         uid: principal.uid,
         user: principal.user.as_deref().map(escape),
@@ -133,7 +147,15 @@ pub(super) fn report(options: &cli::AuditReport, parent: &ParentEnv) -> Result<(
         secrets: secrets(&setting, &principal, &reads, &refused),
         bundles: reach_of_bundles(policy, &principal)
             .into_iter()
-            .map(|(names, way)| WayEntry { names: Some(names), ..WayEntry::from(way) })
+            .map(|(names, way)| WayEntry { names: Some(names), ..WayEntry::from(&way) })
+            .collect(),
+        elsewhere: elsewhere
+            .into_iter()
+            .map(|((environment, service), releases)| ElsewhereEntry {
+                environment: escape(&environment),
+                service: service.as_deref().map(escape),
+                releases,
+            })
             .collect(),
     };
     if options.json {
@@ -147,36 +169,43 @@ pub(super) fn report(options: &cli::AuditReport, parent: &ParentEnv) -> Result<(
 fn secrets(
     setting: &Setting<'_>,
     principal: &Caller,
-    reads: &BTreeMap<String, Read>,
-    refused: &BTreeMap<String, Refused>,
+    reads: &BTreeMap<Of, Read>,
+    refused: &BTreeMap<Of, Refused>,
 ) -> Vec<SecretReport> {
-    let mut ways: BTreeMap<String, Vec<Way>> =
+    let own = setting.policy.service.as_ref().map(ToString::to_string);
+    let ways: BTreeMap<String, Vec<Way>> =
         reach(&setting.policy, principal).into_iter().map(|one| (one.name.to_string(), one.ways)).collect();
-    let names: BTreeSet<String> = ways.keys().chain(reads.keys()).chain(refused.keys()).cloned().collect();
-    let report = |name: String| {
-        let ways: Vec<WayEntry> = ways.remove(&name).unwrap_or_default().into_iter().map(WayEntry::from).collect();
-        let refused = refused.get(&name);
+    let mut all: BTreeSet<Of> = reads.keys().chain(refused.keys()).cloned().collect();
+    for name in ways.keys() {
+        if !all.iter().any(|(of, _)| of == name) {
+            all.insert((name.clone(), own.clone()));
+        }
+    }
+    let report = |of: Of| {
+        let ways: Vec<WayEntry> = ways.get(&of.0).into_iter().flatten().map(WayEntry::from).collect();
+        let refused = refused.get(&of);
         SecretReport {
             could_read: !ways.is_empty(),
             ways,
-            read: reads.get(&name).map(ReadEntry::from),
+            read: reads.get(&of).map(ReadEntry::from),
             denied: refused.map_or(0, |refused| refused.times),
             denied_last: refused.map(|refused| escape(&refused.last)),
-            name: escape(&name),
+            name: escape(&of.0),
+            service: of.1.filter(|_| own.is_none()).as_deref().map(escape),
         }
     };
-    names.into_iter().map(report).collect()
+    all.into_iter().map(report).collect()
 }
 
-impl From<Way> for WayEntry {
-    fn from(way: Way) -> Self {
-        let escaped = |texts: Vec<String>| texts.iter().map(|text| escape(text)).collect();
+impl From<&Way> for WayEntry {
+    fn from(way: &Way) -> Self {
+        let escaped = |texts: &Vec<String>| texts.iter().map(|text| escape(text)).collect();
         Self {
             grant: escape(&way.place),
             names: None,
-            commands: way.commands.map(escaped),
-            sha256: way.sha256,
-            inside: way.inside.map(|name| name.to_string()),
+            commands: way.commands.as_ref().map(escaped),
+            sha256: way.sha256.clone(),
+            inside: way.inside.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -225,7 +254,8 @@ impl PrincipalReport {
         if reachable.is_empty() && self.bundles.is_empty() {
             out.push_str("  nothing\n");
         }
-        for secret in &reachable {
+        let mut told = BTreeSet::new();
+        for secret in reachable.iter().filter(|secret| told.insert(secret.name.as_str())) {
             let ways: Vec<String> = secret.ways.iter().map(WayEntry::to_text).collect();
             out.push_str(&format!("  {}: {}\n", secret.name, ways.join("; ")));
         }
@@ -239,29 +269,42 @@ impl PrincipalReport {
             true => out.push_str("  nothing\n"),
             false => out.push_str(&output::table(&["SECRET", "VERSIONS", "TIMES", "FIRST", "LAST", "COMMANDS"], &rows)),
         }
-        let no_more: Vec<&str> =
-            unreachable.iter().filter(|secret| secret.read.is_some()).map(|secret| secret.name.as_str()).collect();
+        let no_more: Vec<String> =
+            unreachable.iter().filter(|secret| secret.read.is_some()).map(|secret| secret.called()).collect();
         if !no_more.is_empty() && self.bundles.is_empty() {
             out.push_str(&format!("\nread, and not granted by the policy as it is now: {}\n", no_more.join(", ")));
         }
         let denied = self.secrets.iter().filter(|secret| secret.denied > 0).map(|secret| {
             let last = secret.denied_last.as_deref().unwrap_or_default();
-            format!("  {}: {}, the last at {last}\n", secret.name, output::count(secret.denied, "time"))
+            format!("  {}: {}, the last at {last}\n", secret.called(), output::count(secret.denied, "time"))
         });
         let denied: String = denied.collect();
         if !denied.is_empty() {
             out.push_str(&format!("\nwas denied\n{denied}"));
+        }
+        let elsewhere = self.elsewhere.iter().map(|one| {
+            let service = one.service.as_ref().map(|service| format!("/{service}")).unwrap_or_default();
+            format!("  {}{service}: {}\n", one.environment, output::count(one.releases, "release"))
+        });
+        let elsewhere: String = elsewhere.collect();
+        if !elsewhere.is_empty() {
+            out.push_str(&format!("\nnot in this report: what it was given under other policies\n{elsewhere}"));
         }
         out
     }
 }
 
 impl SecretReport {
+    /// Its name, and whose it is where the policy is for any service.
+    fn called(&self) -> String {
+        self.service.as_ref().map_or_else(|| self.name.clone(), |service| format!("{} ({service})", self.name))
+    }
+
     fn row(&self) -> Option<Vec<String>> {
         let read = self.read.as_ref()?;
         let versions: Vec<String> = read.versions.iter().map(ToString::to_string).collect();
         Some(vec![
-            self.name.clone(),
+            self.called(),
             if versions.is_empty() { "-".to_owned() } else { versions.join(",") },
             read.times.to_string(),
             read.first.clone(),

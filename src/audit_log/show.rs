@@ -1,36 +1,74 @@
 //! `vouchsafe audit show`: records as rows, or as they are; all or those that match; and as they come.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::sources::{complain_of_others, refuse_no_log};
-use crate::audit::read::{Change, Filter, Followed, Reader, Record, Seen, Table, open};
+use super::sources::{Sources, Unread, complain_of_others, refuse_no_log};
+use crate::audit::read::{Change, Filter, Followed, Instant, Reader, Record, Seen, Table, open};
 use crate::audit::verify::Unreadable;
+use crate::checked_file::plain_io;
 use crate::cli;
-use crate::error::Error;
+use crate::error::{Cause, Class, Error};
+use crate::inject::ParentEnv;
 use crate::name::show as show_path;
 use crate::output;
 
 /// Shows the logs.
 ///
 /// # Errors
-/// One cannot be read, or is no log; standard output does not take it.
-pub(super) fn show(options: &cli::Show) -> Result<(), Error> {
+/// One cannot be read, or is no log; standard output does not take it; with `--exit-status`, a record matches.
+pub(super) fn show(options: &cli::Show, parent: &ParentEnv) -> Result<(), Error> {
+    let selection = cli::Selection { env: options.env.clone(), service: options.service.clone(), policy: None };
+    let sources = Sources::select(&options.files, &selection, parent)?.sources;
     let out = BufWriter::new(io::stdout().lock());
-    let mut shown =
-        Shown { filter: filter(options, SystemTime::now()), json: options.json, table: Table::default(), out, held: 0 };
-    let ended = if options.follow { follow(options, &mut shown) } else { show_all(options, &mut shown) };
-    match ended {
-        // Whoever reads has what it wanted.
-        Err(Stop::Out(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        Err(Stop::Out(error)) => Err(output::failed(error)),
-        Err(Stop::In(error)) => Err(error),
-        Ok(()) => Ok(()),
+    let table = if options.wide { Table::wide() } else { Table::default() };
+    let filter = filter(options, SystemTime::now());
+    let mut shown = Shown { filter, json: options.json, table, out, held: 0, matched: 0 };
+    let ended =
+        if options.follow { follow(options, &mut shown).map(|()| Vec::new()) } else { show_all(&sources, &mut shown) };
+    let unread = match ended {
+        // Whoever reads has what it wanted. Of what was not read for that, nothing is known.
+        Err(Stop::Out(error))
+            if error.kind() == ErrorKind::BrokenPipe && (!options.exit_status || shown.matched > 0) =>
+        {
+            Vec::new()
+        }
+        Err(Stop::Out(error)) => return Err(output::failed(error)),
+        Err(Stop::In(error)) => return Err(error),
+        Ok(unread) => unread,
+    };
+    if !options.exit_status {
+        return Ok(());
+    }
+    match (shown.matched, unread.into_iter().next()) {
+        (0, None) => Ok(()),
+        (0, Some((path, why))) => Err(Unread { path, why, unknown: "no record matches" }.into()),
+        (count, _) => Err(Matched(count).into()),
+    }
+}
+
+/// Records match, and `--exit-status` asked whether any does.
+#[derive(Debug)]
+struct Matched(u64);
+
+impl fmt::Display for Matched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => write!(f, "1 record matches"),
+            many => write!(f, "{many} records match"),
+        }
+    }
+}
+
+impl Cause for Matched {
+    fn class(&self) -> Class {
+        Class::Due
     }
 }
 
@@ -85,6 +123,8 @@ struct Shown<W: Write> {
     out: W,
     /// Lines at the beginning that are no record: rows only if a record follows, for else it is no log.
     held: u64,
+    /// Records that matched.
+    matched: u64,
 }
 
 impl<W: Write> Shown<W> {
@@ -103,6 +143,7 @@ impl<W: Write> Shown<W> {
         if !self.filter.matches(record) {
             return Ok(());
         }
+        self.matched += 1;
         if !self.json {
             return self.table.record(&mut self.out, record);
         }
@@ -139,11 +180,21 @@ fn ascii(text: &str) -> String {
     out
 }
 
-fn show_all<W: Write>(options: &cli::Show, shown: &mut Shown<W>) -> Result<(), Stop> {
+/// Shows what can be read, and says what cannot, and could hold records that match.
+fn show_all<W: Write>(sources: &Sources, shown: &mut Shown<W>) -> Result<Vec<(PathBuf, String)>, Stop> {
     let mut reader = Reader::default();
-    for path in &options.files {
+    let mut unread = Vec::new();
+    for path in sources.paths() {
         let before = reader.counts();
-        let mut log = BufReader::with_capacity(256 * 1024, open(path).map_err(|error| Stop::In(error.into()))?);
+        let log = match open(path) {
+            Ok(log) => log,
+            Err(error) if sources.are_found() && unread.len() + 1 < sources.paths().len() => {
+                unread.push((path.clone(), plain_io(&error.error)));
+                continue;
+            }
+            Err(error) => return Err(Stop::In(error.into())),
+        };
+        let mut log = BufReader::with_capacity(256 * 1024, log);
         show_one(&mut reader, &mut log, shown).map_err(|failed| failed.of(path))?;
         refuse_no_log(path, before, reader.counts()).map_err(Stop::In)?;
         shown.others().map_err(Stop::Out)?;
@@ -154,7 +205,20 @@ fn show_all<W: Write>(options: &cli::Show, shown: &mut Shown<W>) -> Result<(), S
     }
     shown.out.flush().map_err(Stop::Out)?;
     complain_of_others(reader.counts().others);
-    Ok(())
+    let packed = sources
+        .compressed()
+        .iter()
+        .filter(|path| shown.filter.since.as_ref().is_none_or(|since| is_after(path, since)));
+    unread.extend(packed.map(|path| (path.clone(), "it is compressed".to_owned())));
+    for (path, why) in &unread {
+        complain(&format!("not read: `{}`: {why}", show_path(path)));
+    }
+    Ok(unread)
+}
+
+/// Whether a file may hold records that were written since: what packs it keeps the time of the last one.
+fn is_after(path: &Path, since: &Instant) -> bool {
+    path.metadata().and_then(|file| file.modified()).map_or(true, |written| Instant::of(written) >= *since)
 }
 
 fn show_one<W: Write>(reader: &mut Reader, log: &mut BufReader<File>, shown: &mut Shown<W>) -> Result<(), Failed> {
@@ -216,7 +280,8 @@ mod tests {
     const RECORD: &str = r#"{"schema":"vouchsafe.audit/1","assurance":"file","time":"T","access":"0a","event":"access.released","outcome":"succeeded","actor":{"uid":7,"pid":9},"command":{"path":"/bin/x"},"secrets":[{"name":"A","version":3},{"bundle":"b/"},{"store":"s","bundle":""},{"name":"","store":"s","item":"i","version":2}],"stream":"s"}"#;
 
     fn shown(log: &[u8], json: bool) -> String {
-        let mut shown = Shown { filter: Filter::default(), json, table: Table::default(), out: Vec::new(), held: 0 };
+        let (filter, table) = (Filter::default(), Table::default());
+        let mut shown = Shown { filter, json, table, out: Vec::new(), held: 0, matched: 0 };
         let mut reader = Reader::default();
         let mut visit = |seen: Seen<'_>| shown.seen(&seen);
         let done = reader.read(&mut &*log, &mut visit).and_then(|()| reader.end_log(&mut visit));
@@ -228,7 +293,7 @@ mod tests {
     fn a_row_says_who_got_what() {
         let text = shown(RECORD.as_bytes(), false);
         let words: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(words, ["T", "access.released", "succeeded", "7", "/bin/x", "A@3,", "b/,", "s:*,", "s:i@2"]);
+        assert_eq!(words, ["T", "access.released", "succeeded", "7", "/bin/x", "A@3,", "b/,", "s:*,", "s:i@2", "-"]);
     }
 
     #[test]

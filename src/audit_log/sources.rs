@@ -1,5 +1,6 @@
 //! Which logs a command reads, and reading them all.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,11 +8,13 @@ use std::path::{Path, PathBuf};
 use crate::audit::Event;
 use crate::audit::read::{Counts, Logs, Reader, Record, Seen, open};
 use crate::audit::verify::Unreadable;
-use crate::cli::UsageError;
+use crate::cli::{Selection, UsageError};
 use crate::error::{Cause, Class, Error};
+use crate::inject::ParentEnv;
 use crate::name::show;
 use crate::output;
 use crate::policy::model::Sink;
+use crate::setting::{Setting, load_host_file};
 
 /// The logs of a command: those that were named, or those that were found.
 pub(super) struct Sources {
@@ -19,6 +22,15 @@ pub(super) struct Sources {
     compressed: Vec<PathBuf>,
     /// Found ones that cannot be read are told of, and the others read.
     are_found: bool,
+}
+
+/// The logs that were selected.
+pub(super) struct Selected {
+    pub(super) sources: Sources,
+    /// The environment that counts: that of the option or of the policy.
+    pub(super) environment: Option<String>,
+    /// The names of the policy, where one was loaded to find the logs.
+    pub(super) bound: Option<BTreeSet<String>>,
 }
 
 /// What was read, and what was not.
@@ -45,7 +57,7 @@ impl Sources {
             Sink::File { path, .. } => Some(path),
             Sink::Fd(_) | Sink::Stderr => None,
         }) else {
-            let hint = "name the logs, as they were collected: vouchsafe audit who-has NAME FILE...";
+            let hint = "name the logs, as they were collected: FILE...";
             return Err(UsageError::new("no sink is a file, so no log is found", Some(hint.into())).into());
         };
         let Logs { paths, compressed } = Logs::of(sinks)?;
@@ -53,6 +65,43 @@ impl Sources {
             return Err(Unreadable { path: PathBuf::from(path), error: rustix::io::Errno::NOENT.into() }.into());
         }
         Ok(Self { paths, compressed, are_found: true })
+    }
+
+    /// The logs of a command that may name them: else those of the host file, whose sinks stand over a policy's and are for
+    /// all environments; else those of the policy.
+    ///
+    /// # Errors
+    /// Nothing says which policy; those of [`Self::of`].
+    pub(super) fn select(files: &[PathBuf], selection: &Selection, parent: &ParentEnv) -> Result<Selected, Error> {
+        let environment = selection.env.as_ref().map(ToString::to_string);
+        if !files.is_empty() {
+            return Ok(Selected { sources: Self::named(files), environment, bound: None });
+        }
+        let host = load_host_file()?;
+        if selection.policy.is_none() && !host.sinks.is_empty() {
+            return Ok(Selected { sources: Self::of(&host.sinks)?, environment, bound: None });
+        }
+        let setting = Setting::load(selection, parent)?;
+        Ok(Selected {
+            sources: Self::of(setting.sinks())?,
+            environment: Some(setting.policy.environment.to_string()),
+            bound: Some(setting.policy.secrets.keys().map(ToString::to_string).collect()),
+        })
+    }
+
+    /// Their paths.
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Rotated files that are compressed, and so not read.
+    pub(super) fn compressed(&self) -> &[PathBuf] {
+        &self.compressed
+    }
+
+    /// Whether nobody named them: one that cannot be read is told of, and the others are read.
+    pub(super) fn are_found(&self) -> bool {
+        self.are_found
     }
 
     /// Reads all of them, and hands out the records of these events.
@@ -108,7 +157,7 @@ fn read_one(
 pub(super) fn refuse_no_log(path: &Path, before: Counts, after: Counts) -> Result<(), Error> {
     let lines = after.others - before.others;
     if after.records == before.records && lines > 0 {
-        return Err(NotALog { path: path.to_owned(), lines }.into());
+        return Err(NotALog::new(path, lines).into());
     }
     Ok(())
 }
@@ -136,6 +185,31 @@ pub(super) fn complain_of_limits(sum: &Sum) {
     output::complain(&text).unwrap_or_default();
 }
 
+/// A log that could change the answer was not read.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) path: PathBuf,
+    pub(super) why: String,
+    /// What nobody can say now.
+    pub(super) unknown: &'static str,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` was not read ({}), so nobody can say that {}", show(&self.path), self.why, self.unknown)
+    }
+}
+
+impl Cause for Unread {
+    fn class(&self) -> Class {
+        Class::Audit
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!("ls -l {}   # read it as its owner or as root; unpack it first if it is packed", show(&self.path)))
+    }
+}
+
 /// A file that is no audit log.
 #[derive(Debug)]
 pub(super) struct NotALog {
@@ -143,9 +217,30 @@ pub(super) struct NotALog {
     lines: u64,
 }
 
+impl NotALog {
+    /// A file with so many lines, none of which is a record.
+    pub(super) fn new(path: &Path, lines: u64) -> Self {
+        Self { path: path.to_owned(), lines }
+    }
+
+    /// The program that unpacks it, by what logrotate calls what it packs.
+    fn unpacks(&self) -> Option<&'static str> {
+        match self.path.extension()?.to_str()? {
+            "gz" => Some("zcat"),
+            "xz" => Some("xzcat"),
+            "zst" => Some("zstdcat"),
+            "bz2" => Some("bzcat"),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for NotALog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = show(&self.path);
+        if self.unpacks().is_some() {
+            return write!(f, "`{path}` is compressed, and is read unpacked only");
+        }
         match self.lines {
             1 => write!(f, "`{path}` is no audit log: its one line is no record"),
             lines => write!(f, "`{path}` is no audit log: none of its {lines} lines is a record"),
@@ -159,6 +254,9 @@ impl Cause for NotALog {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("vouchsafe explain --env ENVIRONMENT   # says where accesses are written down".into())
+        Some(self.unpacks().map_or_else(
+            || "vouchsafe explain --env ENVIRONMENT   # says where accesses are written down".to_owned(),
+            |unpacks| format!("{unpacks} {} > FILE", show(&self.path)),
+        ))
     }
 }

@@ -60,7 +60,11 @@ pub const UNAUDITED: &[Unaudited] = &[
     row("rekey", "what is asked for is refused, such as removing who is still named", NO_STORE),
     row("rekey", "a store has no file yet", "there is nothing to encrypt anew"),
     row("init", "", "makes an identity and a store without secrets; its policy begins the log"),
-    row("agent", "it does not start", "it serves nobody; why is on standard error"),
+    row(
+        "agent",
+        "it does not start, and not for a policy that it refuses",
+        "it serves nobody; why is on standard error",
+    ),
     row(
         "agent",
         "somebody asks again who was refused too often of late",

@@ -1,5 +1,6 @@
 //! `vouchsafe audit who-has`: who got a secret, in which version, and which of those processes still run.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -7,14 +8,13 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::sources::{Sources, Sum, complain_of_limits};
-use crate::audit::read::{Holder, Holders, Item, Life, Processes, Scope};
+use super::sources::{Selected, Sources, Sum, Unread, complain_of_limits};
+use crate::audit::read::{Holder, Holders, Item, Life, Named, Processes, Scope};
 use crate::cli;
-use crate::error::{Cause, Class, Error};
+use crate::error::{Cause, Class, Error, suggest};
 use crate::inject::ParentEnv;
 use crate::name::{escape, show};
 use crate::output;
-use crate::setting::{Setting, load_host_file};
 
 /// What `vouchsafe audit who-has --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -105,17 +105,22 @@ struct HolderEntry {
 /// `vouchsafe audit who-has`.
 ///
 /// # Errors
-/// There is no log, or it cannot be read; with `--stale`, some process may hold another version than the current one, or a
+/// There is no log, or it cannot be read; the policy does not bind the name and no record names it; with `--stale`, no record
+/// names it, some process may hold another version than the current one, or a
 /// log that could say so cannot be read.
 pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), Error> {
-    let (sources, environment) = sources(options, parent)?;
+    let Selected { sources, environment, bound } = Sources::select(&options.files, &options.selection, parent)?;
     let scope = Scope {
-        environment,
+        environment: environment.clone(),
         service: options.selection.service.as_ref().map(ToString::to_string),
         since: options.since.map(|when| when.instant(SystemTime::now())),
     };
     let mut holders = Holders::new(options.wanted.clone(), scope, Processes::here());
     let sum = sources.read(Holders::EVENTS, |record| holders.record(record))?;
+    if let Some(unnamed) = Unnamed::of(options, environment.as_deref(), bound.as_ref(), holders.named()) {
+        complain_of_limits(&sum);
+        return Err(unnamed.into());
+    }
     let mut items = holders.finish();
     if options.stale {
         for item in &mut items {
@@ -131,24 +136,10 @@ pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), E
         complain_of_limits(&sum);
     }
     match (options.stale, sum.unread.into_iter().next()) {
-        (true, Some((path, why))) => Err(Unread { path, why }.into()),
+        (true, Some((path, why))) => Err(Unread { path, why, unknown: "no process is left" }.into()),
         (true, None) => Stale::of(options, &items).map_or(Ok(()), |stale| Err(stale.into())),
         (false, _) => Ok(()),
     }
-}
-
-/// The logs, and the environment that counts. The host file's sinks stand over a policy's, and are for all environments.
-fn sources(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(Sources, Option<String>), Error> {
-    let environment = options.selection.env.as_ref().map(ToString::to_string);
-    if !options.files.is_empty() {
-        return Ok((Sources::named(&options.files), environment));
-    }
-    let host = load_host_file()?;
-    if options.selection.policy.is_none() && !host.sinks.is_empty() {
-        return Ok((Sources::of(&host.sinks)?, environment));
-    }
-    let setting = Setting::load(&options.selection, parent)?;
-    Ok((Sources::of(setting.sinks())?, Some(setting.policy.environment.to_string())))
 }
 
 impl Holding {
@@ -331,25 +322,63 @@ fn again(options: &cli::WhoHas) -> String {
     )
 }
 
-/// A log that could tell of a process was not read.
+/// No record names the secret, so nothing follows from nobody having it.
 #[derive(Debug)]
-struct Unread {
-    path: PathBuf,
-    why: String,
+struct Unnamed {
+    name: String,
+    /// What was asked for besides: `prod`, `prod/api`.
+    place: Option<String>,
+    /// Where it is named.
+    elsewhere: Vec<String>,
+    nearest: Option<String>,
+    /// Neither does the policy.
+    is_unbound: bool,
 }
 
-impl fmt::Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` was not read ({}), so nobody can say that no process is left", show(&self.path), self.why)
+impl Unnamed {
+    /// Where that is an error: nobody is left of what was never there, and a policy that was loaded says what there is.
+    fn of(
+        options: &cli::WhoHas,
+        environment: Option<&str>,
+        bound: Option<&BTreeSet<String>>,
+        named: &Named,
+    ) -> Option<Self> {
+        let name = options.wanted.name.to_string();
+        let is_unbound = bound.is_some_and(|bound| !bound.contains(&name));
+        if named.is_here || !(options.stale || is_unbound) {
+            return None;
+        }
+        let known = named.others.iter().chain(bound.into_iter().flatten());
+        let nearest = suggest(&name, known.map(String::as_str)).filter(|near| *near != name).map(escape);
+        let service = options.selection.service.as_ref().map(ToString::to_string);
+        let place = match (environment, service) {
+            (None, None) => None,
+            (environment, None) => environment.map(str::to_owned),
+            (environment, Some(service)) => Some(format!("{}/{service}", environment.unwrap_or("*"))),
+        };
+        let elsewhere = named.elsewhere.iter().map(|place| escape(place)).collect();
+        Some(Self { name, place, elsewhere, nearest, is_unbound })
     }
 }
 
-impl Cause for Unread {
+impl fmt::Display for Unnamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place.as_ref().map(|place| format!(" in `{place}`")).unwrap_or_default();
+        let policy = if self.is_unbound { ", and the policy does not bind it" } else { "" };
+        write!(f, "no record names `{}`{place}{policy}, so nobody can say who has it", self.name)
+    }
+}
+
+impl Cause for Unnamed {
     fn class(&self) -> Class {
         Class::Audit
     }
 
     fn hint(&self) -> Option<String> {
-        Some(format!("ls -l {}   # read it as its owner or as root; unpack it first if it is packed", show(&self.path)))
+        match (self.elsewhere.as_slice(), &self.nearest) {
+            ([], Some(near)) => Some(format!("did you mean `{near}`?")),
+            ([], None) => Some("name the logs in which it is: vouchsafe audit who-has NAME FILE...".into()),
+            (places, _) => Some(format!("records name it in {}", places.join(", "))),
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Selection;
-use crate::audit::VerifierKey;
 use crate::audit::read::{Wanted, When};
+use crate::audit::{Event, VerifierKey};
 use crate::name::{EnvironmentName, ServiceName};
 use crate::policy::pattern::Pattern;
 
@@ -31,7 +31,8 @@ pub enum Audit {
     /// Print the signed statement of where a log stands now, for somebody elsewhere to keep. Run it as the user that writes
     /// the log.
     Checkpoint(AuditCheckpoint),
-    /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
+    /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete); 123 where a log, a seed
+    /// or the checkpoints cannot be read.
     Verify(Verify),
     /// The records as a table, all or those that match.
     Show(Show),
@@ -97,8 +98,8 @@ pub struct Verify {
 /// of its values does.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The log files, oldest first.
-    #[arg(required = true, value_name = "FILE")]
+    /// The log files, oldest first. Default: those of the host file or the policy, with what was rotated beside them.
+    #[arg(value_name = "FILE", required_if_eq("follow", "true"))]
     pub files: Vec<PathBuf>,
     /// Only records that name this secret; `*` is a wildcard. May be repeated.
     #[arg(long, value_name = "GLOB")]
@@ -110,7 +111,7 @@ pub struct Show {
     #[arg(long, value_name = "GLOB")]
     pub command: Vec<Glob>,
     /// Only these events, such as access.denied or `rotation.*`. May be repeated.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "EVENT", value_parser = events)]
     pub event: Vec<Glob>,
     /// Only records that ended like this. May be repeated.
     #[arg(long, value_name = "OUTCOME", value_enum)]
@@ -133,6 +134,12 @@ pub struct Show {
     /// The records as they are, one JSON object on each line.
     #[arg(long)]
     pub json: bool,
+    /// Where it happened too: columns for the environment, the service and the host.
+    #[arg(long, conflicts_with = "json")]
+    pub wide: bool,
+    /// Exit status 0 if no record matches, 10 if any does; and an error if a log cannot be read. For checks.
+    #[arg(long, conflicts_with = "follow")]
+    pub exit_status: bool,
 }
 
 /// `vouchsafe audit who-has`.
@@ -203,6 +210,22 @@ impl std::str::FromStr for Glob {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Pattern::new(text).map(Self).map_err(|_| GLOB_RULE)
     }
+}
+
+/// What `--event` is given.
+pub const EVENT_RULE: &str = "an event such as access.denied, or several: `rotation.*`";
+
+/// The event that is nearest to what was typed.
+#[must_use]
+pub fn nearest_event(typed: &str) -> Option<&'static str> {
+    crate::error::suggest(typed, Event::ALL.iter().map(|event| event.word()))
+}
+
+/// The words of events are known: one that is none would never match, and look like a log in which nothing happened.
+fn events(text: &str) -> Result<Glob, &'static str> {
+    let glob: Glob = text.parse()?;
+    let is_any = Event::ALL.iter().any(|event| glob.0.matches(event.word()));
+    if is_any { Ok(glob) } else { Err(EVENT_RULE) }
 }
 
 /// What a glob is made of.

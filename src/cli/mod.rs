@@ -17,7 +17,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use audit::{
-    Audit, AuditCheckpoint, AuditCommand, AuditInit, AuditReport, GLOB_RULE, Glob, OutcomeWord, Show, Verify, WhoHas,
+    Audit, AuditCheckpoint, AuditCommand, AuditInit, AuditReport, EVENT_RULE, GLOB_RULE, Glob, OutcomeWord, Show,
+    Verify, WhoHas, nearest_event,
 };
 pub use rekey::Rekey;
 pub use rotate::{OnlyStep, Rotate};

@@ -8,7 +8,7 @@ use std::fmt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::{GLOB_RULE, definition};
+use super::{EVENT_RULE, GLOB_RULE, definition, nearest_event};
 use crate::audit::read::{Wanted, When};
 use crate::error::{Cause, Class, suggest};
 use crate::name::{LABEL_RULE, VARIABLE_RULE, escape};
@@ -44,12 +44,19 @@ impl Cause for UsageError {
     }
 }
 
-/// The command that the arguments begin with: what help to offer.
-fn verb_of(arguments: &[OsString]) -> Option<String> {
+/// The command that the arguments begin with, as `audit init`: what help to offer.
+fn verbs_of(arguments: &[OsString]) -> Vec<String> {
     let own =
         arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|argument| argument.to_str());
     let known = definition();
-    own.filter_map(|word| known.find_subcommand(word)).map(|verb| verb.get_name().to_owned()).next()
+    let (mut at, mut verbs) = (&known, Vec::new());
+    for word in own {
+        if let Some(verb) = at.find_subcommand(word) {
+            verbs.push(verb.get_name().to_owned());
+            at = verb;
+        }
+    }
+    verbs
 }
 
 /// Why clap's own suggestion is not taken: it finds `init` near to `printenv`.
@@ -72,16 +79,17 @@ fn verb_like(typed: &str) -> Option<String> {
 
 impl UsageError {
     pub(super) fn of(error: &clap::Error, arguments: &[OsString]) -> Self {
-        let verb = verb_of(arguments);
+        let verbs = verbs_of(arguments);
+        let verb = verbs.first();
         let ends_in_dashes = arguments.last().is_some_and(|last| last == "--");
         let argument = context(error, ContextKind::InvalidArg);
         let is_option = argument.starts_with('-');
-        let starts_a_command = matches!(verb.as_deref(), Some("run" | "explain"));
+        let starts_a_command = matches!(verb.map(String::as_str), Some("run" | "explain"));
         let hint = match error.kind() {
             ErrorKind::UnknownArgument if !is_option && starts_a_command => {
                 Some("the command stands after `--`: vouchsafe run --env ENVIRONMENT -- COMMAND [ARGUMENT...]".into())
             }
-            ErrorKind::UnknownArgument if !is_option && verb.as_deref() == Some("set") => Some(
+            ErrorKind::UnknownArgument if !is_option && verb.is_some_and(|verb| verb == "set") => Some(
                 "a value is never an argument, where `ps` and the shell's history would keep it: \
                  use standard input or --from-file"
                     .into(),
@@ -106,6 +114,16 @@ impl UsageError {
             ErrorKind::ValueValidation if argument.contains("NAME") => Some(VARIABLE_RULE.into()),
             ErrorKind::ValueValidation if argument.contains("WHEN") => Some(When::RULE.into()),
             ErrorKind::ValueValidation if argument.contains("GLOB") => Some(GLOB_RULE.into()),
+            ErrorKind::ValueValidation if argument.contains("UID") => {
+                Some("a number: $(id -u NAME) gives that of a user".into())
+            }
+            ErrorKind::ValueValidation if argument.contains("RECIPIENT") => {
+                Some("an age recipient, as `age-keygen -y KEY` prints it: age1...".into())
+            }
+            ErrorKind::ValueValidation if argument.contains("EVENT") => {
+                let nearest = nearest_event(&context(error, ContextKind::InvalidValue));
+                Some(nearest.map_or_else(|| EVENT_RULE.into(), |event| format!("did you mean `{event}`?")))
+            }
             _ => None,
         };
         let argument = escape(&plain_argument(&argument));
@@ -138,7 +156,8 @@ impl UsageError {
             }
             _ => "the command line is wrong".into(),
         };
-        let help = || verb.map_or_else(|| "vouchsafe --help".into(), |verb| format!("vouchsafe {verb} --help"));
+        let help = || ["vouchsafe"].into_iter().chain(verbs.iter().map(String::as_str)).chain(["--help"]);
+        let help = || help().collect::<Vec<_>>().join(" ");
         Self { message, hint: Some(hint.unwrap_or_else(help)) }
     }
 }
@@ -147,7 +166,10 @@ impl UsageError {
 fn plain_argument(text: &str) -> String {
     let plain = |one: &str| {
         let first = one.split(['=', ' ']).next().unwrap_or_default();
-        first.trim_end_matches("...").trim_matches(['<', '>', '[', ']']).to_owned()
+        let first = first.trim_end_matches("...");
+        let inside = |open, close| first.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+        // One pair: what is optional may have brackets of its own.
+        inside('<', '>').or_else(|| inside('[', ']')).unwrap_or(first).to_owned()
     };
     text.split(", ").map(plain).collect::<Vec<_>>().join("`, `")
 }

@@ -248,6 +248,72 @@ fn a_log_that_was_moved_is_followed_by_a_new_one() {
     assert_eq!(json.stdout, std::fs::read(scene.path("audit.jsonl")).unwrap());
 }
 
+/// A mistyped path is no log that lost its records, two logs are no log that was replaced, and the hints can be typed.
+#[test]
+fn what_was_mistaken_for_a_log_is_not_called_damaged() {
+    let scene = Scene::with(&[("A", "1")]);
+    scene.run(&["true"]).expect_status(0);
+    scene.write("notes", b"one\ntwo\n");
+    scene.write("audit.jsonl.2.gz", &[0x1f, 0x8b, 8, 0, b'\n', 1]);
+    let verify = |words: &[&str], status: i32| {
+        scene.vouchsafe(&[&["audit", "verify"], words].concat()).expect_status(status).err().to_owned()
+    };
+    let said = verify(&["notes"], 123);
+    assert!(said.contains("`notes` is no audit log: none of its 2 lines is a record"), "{said}");
+    verify(&["notes", "audit.jsonl"], 123);
+    let said = verify(&["audit.jsonl.2.gz", "audit.jsonl"], 123);
+    assert!(said.contains("is compressed") && said.contains("hint: zcat audit.jsonl.2.gz > FILE"), "{said}");
+    for command in [&["show"][..], &["who-has", "A"]] {
+        let line = [&["audit"], command, &["audit.jsonl.2.gz"]].concat();
+        let said = scene.vouchsafe(&line).expect_status(123);
+        assert!(said.err().contains("hint: zcat audit.jsonl.2.gz > FILE"), "{}", said.err());
+    }
+    // The logs of two users.
+    std::fs::rename(scene.path("audit.jsonl"), scene.path("1000.jsonl")).unwrap();
+    std::fs::remove_file(scene.path("audit.jsonl.head")).unwrap();
+    scene.run(&["true"]).expect_status(0);
+    let said = verify(&["1000.jsonl", "audit.jsonl"], 12);
+    assert!(said.contains("this is another log, or"), "{said}");
+    assert!(said.contains("hint: vouchsafe audit verify audit.jsonl   # each log by itself"), "{said}");
+    verify(&["audit.jsonl"], 0);
+    verify(&["1000.jsonl"], 0);
+    // The file before the one before.
+    let text = std::fs::read_to_string(scene.path("audit.jsonl")).unwrap();
+    scene.write("l.1", text.split_inclusive('\n').next_back().unwrap().as_bytes());
+    let said = verify(&["l.1"], 12);
+    assert!(said.contains("hint: vouchsafe audit verify l.2 l.1   # rotated logs, oldest first"), "{said}");
+}
+
+/// Anybody on the host may write to syslog: his line says nothing of the log.
+#[test]
+fn a_forged_line_in_syslog_does_not_make_a_good_log_tampered() {
+    use base64::Engine as _;
+    let scene = Scene::with(&[("A", "1")]);
+    scene.run(&["true"]).expect_status(0);
+    let ask =
+        |words: &[&str]| scene.vouchsafe(&[&["audit", "checkpoint", "audit.jsonl"], words].concat()).out().to_owned();
+    let (note, key) = (ask(&[]), ask(&["--key"]));
+    let forged = note.replacen("\n2\n", "\n1\n", 1);
+    assert_ne!(forged, note);
+    let line = |note: &str| {
+        let note = base64::engine::general_purpose::STANDARD.encode(note);
+        format!("Jan  2 03:04:05 host vouchsafe: vouchsafe-checkpoint/1 {note}\n")
+    };
+    scene.write("messages", (line(&forged) + &line(&note)).as_bytes());
+    scene.write("forged", forged.as_bytes());
+    let verify = |file: &str, status: i32| {
+        let line = ["audit", "verify", "--checkpoint", file, "--key", key.trim(), "audit.jsonl"];
+        scene.vouchsafe(&line).expect_status(status)
+    };
+    let good = verify("messages", 0);
+    assert!(good.out().contains("1 checkpoint, 1 unverified checkpoint"), "{}", good.out());
+    assert!(verify("forged", 11).err().contains("not signed by the key that they name"));
+    // Rewritten all the same: the other line says so.
+    let text = std::fs::read_to_string(scene.path("audit.jsonl")).unwrap();
+    scene.write("audit.jsonl", text.split_inclusive('\n').next().unwrap().as_bytes());
+    verify("messages", 12);
+}
+
 /// Truncated and written on, by somebody who has no idea of chains.
 #[test]
 fn a_log_that_was_cut_and_continued_does_not_verify() {

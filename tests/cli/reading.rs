@@ -55,12 +55,64 @@ fn filters_select_records_for_people_and_for_programs() {
     for (words, hint) in [
         (&["--since", "yesterday"][..], "or how long ago: 30m, 2h, 7d"),
         (&["--secret", "A?"], "`*` is the only wildcard"),
+        (&["--event", "acces.denied"], "did you mean `access.denied`?"),
+        (&["--event", "access.*", "--event", "denied.*"], "an event such as access.denied, or several"),
         (&["--outcome", "odd"], "allowed, denied, failed, succeeded, unknown"),
         (&["--follow", "--until", "1h"], "cannot stand beside"),
     ] {
         let outcome = scene.vouchsafe(&[&["audit", "show", "audit.jsonl"], words].concat()).expect_status(2);
         assert!(outcome.err().contains(hint), "{}", outcome.err());
     }
+}
+
+/// Why something was denied, and where, without JSON.
+#[test]
+fn a_row_says_why_and_a_wide_one_where() {
+    let scene = lived_in();
+    scene.verb(&["run", "--only", "NO", "--", "true"]).expect_status(120);
+    let row = |words: &[&str]| {
+        let line = [&["audit", "show", "audit.jsonl", "--event", "access.denied"], words].concat();
+        scene.vouchsafe(&line).expect_status(0).out().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [head, denied] = row(&[]).try_into().unwrap();
+    assert!(head.ends_with("  REASON") && !head.contains("HOST"), "{head}");
+    let reason = scene.audit().pop().unwrap()["reason"].as_str().unwrap().to_owned();
+    assert!(denied.ends_with(&format!("  {reason}")), "{denied}");
+    let [head, denied] = row(&["--wide"]).try_into().unwrap();
+    let host = scene.audit().pop().unwrap()["actor"]["host"].as_str().unwrap().to_owned();
+    let columns: Vec<&str> = head.split_whitespace().collect();
+    assert_eq!(columns[2..6], ["OUTCOME", "ENVIRONMENT", "SERVICE", "HOST"]);
+    assert_eq!(denied.split_whitespace().skip(2).take(4).collect::<Vec<_>>(), ["denied", "test", "-", &host]);
+}
+
+/// A check has one status for each answer, and no answer is no 0.
+#[test]
+fn a_check_says_by_its_status_whether_a_record_matches() {
+    let scene = lived_in();
+    let check = |words: &[&str], status| {
+        scene.vouchsafe(&[&["audit", "show", "--exit-status"], words].concat()).expect_status(status)
+    };
+    check(&["--outcome", "denied", "audit.jsonl"], 0);
+    let matched = check(&["--event", "secret.written", "audit.jsonl"], 10);
+    assert!(matched.err().contains("error[due]: 3 records match"), "{}", matched.err());
+    assert_eq!(matched.out().lines().count(), 4, "they are shown all the same");
+    check(&["--json", "--event", "secret.written", "audit.jsonl"], 10);
+    for log in ["absent", ".", "policy.toml"] {
+        check(&["--outcome", "denied", "audit.jsonl", log], 123);
+    }
+    check(&["--follow", "audit.jsonl"], 2);
+    scene.vouchsafe(&["audit", "show", "--follow"]).expect_status(2);
+    // Without files, those of the policy.
+    let scene = scene.variable("VOUCHSAFE_POLICY", "policy.toml");
+    let check =
+        |status| scene.vouchsafe(&["audit", "show", "--exit-status", "--outcome", "denied"]).expect_status(status);
+    check(0);
+    scene.vouchsafe(&["run", "--only", "NO", "--", "true"]).expect_status(120);
+    check(10);
+    std::fs::rename(scene.path("audit.jsonl"), scene.path("audit.jsonl.1")).unwrap();
+    check(10);
+    std::fs::remove_file(scene.path("audit.jsonl.1")).unwrap();
+    check(123);
 }
 
 /// A path that was mistyped must not look like a log in which nothing happened.
@@ -211,11 +263,41 @@ fn a_report_says_what_could_be_read_and_what_was() {
     assert!(!text.out().contains("not granted by the policy as it is now"), "{}", text.out());
     assert!(text.err().contains("the chain was not verified"), "{}", text.err());
 
+    // What the same user got under other policies is not passed over, and not put into one row with this one's.
+    let text = std::fs::read_to_string(scene.write_policy()).unwrap();
+    for service in ["web", "api"] {
+        let head = format!("environment = \"test\"\nservice = \"{service}\"");
+        let other = text.replace("environment = \"test\"", &head).replace("sealed.age", &format!("{service}.age"));
+        let path = scene.write(&format!("{service}.toml"), other.as_bytes());
+        let on = |words: &[&str]| scene.vouchsafe_reading(words, b"x").expect_status(0);
+        on(&["set", "TOKEN", "--policy", path.to_str().unwrap()]);
+        on(&["run", "--only", "TOKEN", "--policy", path.to_str().unwrap(), "--", "true"]);
+    }
+    let of = |policy: &str| -> Value {
+        let line = ["audit", "report", "--json", "--since", "1h", "--principal", &uid, "--policy", policy];
+        serde_json::from_str(scene.vouchsafe(&line).expect_status(0).out()).unwrap()
+    };
+    let web = of("web.toml");
+    assert_eq!(secret(&web, "TOKEN")["read"]["times"], 1);
+    let elsewhere = |service: Value, releases: u64| serde_json::json!({ "environment": "test", "service": service, "releases": releases });
+    assert_eq!(web["elsewhere"], serde_json::json!([elsewhere(Value::Null, 2), elsewhere("api".into(), 1)]));
+    let any = of("policy.toml");
+    let tokens: Vec<(&Value, &Value)> = any["secrets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["name"] == "TOKEN")
+        .map(|one| (&one["service"], &one["read"]["times"]))
+        .collect();
+    assert_eq!(tokens, [(&Value::Null, &2.into()), (&"api".into(), &1.into()), (&"web".into(), &1.into())]);
+
     // A right that was taken away since is seen.
     let scene = scene.grants("");
     let text = scene.verb(&["audit", "report", "--principal", &uid, "--since", "1h"]).expect_status(0);
     assert!(
-        text.out().contains("read, and not granted by the policy as it is now: OTHER, PART, TOKEN, URL"),
+        text.out().contains(
+            "read, and not granted by the policy as it is now: OTHER, PART, TOKEN, TOKEN (api), TOKEN (web), URL"
+        ),
         "{}",
         text.out()
     );

@@ -48,6 +48,11 @@ fn usage_errors() {
         ("a shell that does not exist", &["completions", "cobol"]),
         ("audit without a verb", &["audit"]),
         ("no log to verify", &["audit", "verify"]),
+        ("no log to seal", &["audit", "init"]),
+        ("an auditor who is none", &["audit", "init", "--auditor", "ssh-ed25519 AAAA", "log"]),
+        ("a user where a uid is wanted", &["audit", "show", "--uid", "root", "log"]),
+        ("no name of a variable", &["audit", "who-has", "a-b"]),
+        ("no event", &["audit", "show", "--event", "acces.denied", "log"]),
     ] {
         all.add(what, &scene.vouchsafe(line).expect_status(2));
     }

@@ -38,6 +38,7 @@ const FILE: &str = "--file without a policy, or of a file that cannot be read";
 const COMMAND: &str = "the command is not found or cannot be executed, or there is no process for its supervisor";
 const OTHER_AGENT: &str = "the agent that it goes by is not there, does not answer, or is somebody else";
 const REKEY: &str = "what is asked for is refused, such as removing who is still named";
+const UNSTARTED: &str = "it does not start, and not for a policy that it refuses";
 const NO_AGENT: &str = "the agent is not there or does not answer";
 const RELEASED: Left = Records("access.requested allowed, access.released succeeded");
 const UNFETCHED: Left = Records("access.requested allowed, access.failed failed");
@@ -170,21 +171,15 @@ const CELLS: &[Cell] = &[
     ("init", Done, "init --identity new/dev.key --log new.jsonl new", "", 0, Row("init", "")),
     ("init", Failed, "init --identity new/dev.key --log new.jsonl new", "", 2, Row("init", "")),
     ("init", Usage, "init --no-such", "", 2, WRONG),
+    ("agent", Failed, "agent --policies absent --host host.toml --socket x.sock", "", 121, Row("agent", UNSTARTED)),
+    ("agent", Failed, "agent --policies served --host bare.toml --socket x.sock", "", 123, Row("agent", UNSTARTED)),
     (
         "agent",
         Failed,
-        "agent --policies absent --host host.toml --socket x.sock",
+        "agent --policies bad --host other.toml --socket x.sock",
         "",
         121,
-        Row("agent", "it does not start"),
-    ),
-    (
-        "agent",
-        Failed,
-        "agent --policies served --host bare.toml --socket x.sock",
-        "",
-        123,
-        Row("agent", "it does not start"),
+        Records("policy.refused failed"),
     ),
     ("agent", Usage, "agent --no-such", "", 2, WRONG),
     ("agent status", Done, "agent status --socket agent.sock", "", 0, Row("agent status", "")),
@@ -201,7 +196,7 @@ const CELLS: &[Cell] = &[
     ("audit verify", Usage, "audit verify", "", 2, WRONG),
     ("audit show", Done, "audit show audit.jsonl", "", 0, Row("audit show", "")),
     ("audit show", Failed, "audit show absent", "", 123, Row("audit show", "")),
-    ("audit show", Usage, "audit show", "", 2, WRONG),
+    ("audit show", Usage, "audit show --event odd audit.jsonl", "", 2, WRONG),
     ("audit who-has", Done, "audit who-has TOKEN audit.jsonl", "", 0, Row("audit who-has", "")),
     ("audit who-has", Failed, "audit who-has TOKEN absent", "", 123, Row("audit who-has", "")),
     ("audit who-has", Usage, "audit who-has", "", 2, WRONG),
@@ -363,6 +358,9 @@ fn each_leaves_what_is_said() {
     scene.write("prod.toml", good.replace("\"test\"", "\"prod\"").replace("sealed.age", "prod.age").as_bytes());
     scene.write("policy.toml.tests", b"[[tests]]\nuser = \"nobody-here\"\ngranted = [\"TOKEN\", \"SPUN\"]\n");
     scene.write("bare.toml", b"");
+    scene.write("bad/test.toml", b"nonsense");
+    let log = scene.path("audit.jsonl").display().to_string();
+    scene.write("other.toml", format!("[[audit.sinks]]\ntype = \"file\"\npath = \"{log}\"\nsync = false\n").as_bytes());
     std::fs::create_dir(scene.path("new")).unwrap();
     let agent = Agent::start(&scene);
     assert_eq!(agent.events(), ["agent.started", "policy.loaded"]);

@@ -52,6 +52,38 @@ fn holders(found: &Value) -> Vec<(u64, String, u64, u64)> {
     holders.iter().map(row).collect()
 }
 
+/// `who-has ... --stale && echo nobody is left` must not be true of what was mistyped.
+#[test]
+fn nobody_is_left_of_what_was_never_there_is_no_answer() {
+    let scene = Scene::sealed(&["TOKEN", "UNUSED"]);
+    scene.verb_reading(&["set", "TOKEN"], b"x").expect_status(0);
+    let stale = |words: &[&str], status: i32| {
+        let (name, words) = words.split_first().unwrap();
+        let line = [&["audit", "who-has", name, "audit.jsonl", "--stale"], words].concat();
+        scene.vouchsafe(&line).expect_status(status)
+    };
+    stale(&["TOKEN"], 0);
+    stale(&["TOKEN", "--env", "test"], 0);
+    stale(&["TOKEN", "--since", "0s"], 0);
+    for (words, hint) in [
+        (&["TOKN"][..], "did you mean `TOKEN`?"),
+        (&["TOKEN", "--env", "tset"], "records name it in test"),
+        (&["TOKEN", "--service", "apii"], "records name it in test"),
+        (&["UNUSED"], "name the logs in which it is"),
+    ] {
+        let refused = stale(words, 123);
+        assert!(refused.err().contains("so nobody can say who has it"), "{}", refused.err());
+        assert!(refused.err().contains(hint), "{}", refused.err());
+        assert_eq!(refused.out(), "");
+    }
+    // Where the policy was asked for the logs, what it does not bind is mistyped.
+    scene.vouchsafe(&["audit", "who-has", "TOKN", "audit.jsonl"]).expect_status(0);
+    let unbound = scene.verb(&["audit", "who-has", "TOKN"]).expect_status(123);
+    assert!(unbound.err().contains("the policy does not bind it"), "{}", unbound.err());
+    assert!(unbound.err().contains("did you mean `TOKEN`?"), "{}", unbound.err());
+    scene.verb(&["audit", "who-has", "UNUSED"]).expect_status(0);
+}
+
 #[test]
 fn five_children_of_two_versions() {
     let scene = Scene::sealed(&["TOKEN"]);
@@ -246,7 +278,7 @@ fn what_it_says_to_a_person() {
         all.starts_with("URL in test (a template: ask for its parts, which have versions): its current version"),
         "{all}"
     );
-    assert_eq!(squeezed(&["audit", "who-has", "NO"], 0), "nobody got it, as far as these logs say\n");
+    assert_eq!(squeezed(&["audit", "who-has", "NO"], 123), "");
     consumer.let_go();
     // What may be a value is not repeated.
     let wrong = scene.vouchsafe(&["audit", "who-has", "hun-ter2", "audit.jsonl"]).expect_status(2);

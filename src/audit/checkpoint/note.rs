@@ -62,6 +62,8 @@ pub(in crate::audit) struct Opened {
     pub(in crate::audit) checkpoints: Vec<Checkpoint>,
     /// Notes that name the key, and that it did not sign; or that it signed, and that are no checkpoint.
     pub(in crate::audit) forged: u64,
+    /// The same, out of lines of a log: whoever may write to it could have put them there.
+    pub(in crate::audit) unverified: u64,
 }
 
 /// The checkpoints in a text: notes one after the other, or lines of a log that hold one each. What is by other keys, or is no
@@ -76,7 +78,7 @@ pub(in crate::audit) fn open_all(text: &str, key: &VerifierKey) -> Opened {
             if let Some(note) = note.filter(|note| !note.contains(LINE_MARK)) {
                 let inner = open_all(&note, key);
                 opened.checkpoints.extend(inner.checkpoints);
-                opened.forged += inner.forged;
+                opened.unverified += inner.forged + inner.unverified;
             }
         } else if let Some(signature) = line.strip_prefix(SIGNATURE) {
             one(&before_signatures, signature, key, &mut opened);
@@ -126,6 +128,24 @@ mod tests {
         // A second signature, as a witness adds it, changes nothing.
         let cosigned = format!("{one}{SIGNATURE}witness.example/w1 AAAAAAAAAAAA\n");
         assert_eq!(open_all(&cosigned, &key).checkpoints, [checkpoint(5)]);
+    }
+
+    /// Anybody on the host may write a line to syslog; a note by itself is from whoever keeps checkpoints.
+    #[test]
+    fn a_line_of_a_log_that_is_not_signed_is_told_apart_from_a_note_that_is_not() {
+        let signer = Signer::of_seed("host-1/audit", &[7; 32]).unwrap();
+        let good = checkpoint(5).sign(&signer);
+        let forged = checkpoint(6).sign(&signer).replace("\n6\n", "\n4\n");
+        let line = |note: &str| format!("<85>1 - host vouchsafe - - - {LINE_MARK}{}\n", STANDARD.encode(note));
+        for (text, forged, unverified) in [
+            (line(&good) + &line(&forged), 0, 1),
+            (good.clone() + &forged, 1, 0),
+            (line(&good) + &forged + &line(&forged), 1, 1),
+        ] {
+            let opened = open_all(&text, &signer.verifier());
+            assert_eq!((opened.forged, opened.unverified), (forged, unverified), "{text}");
+            assert_eq!(opened.checkpoints, [checkpoint(5)]);
+        }
     }
 
     #[test]

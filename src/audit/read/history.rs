@@ -7,6 +7,9 @@ use super::record::Record;
 use super::when::Instant;
 use crate::audit::event::Event;
 
+/// A name, and the service that it was read for or denied to.
+pub type Of = (String, Option<String>);
+
 /// A secret that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Read {
@@ -39,8 +42,10 @@ pub struct History {
     environment: String,
     service: Option<String>,
     since: Instant,
-    reads: BTreeMap<String, Read>,
-    refused: BTreeMap<String, Refused>,
+    reads: BTreeMap<Of, Read>,
+    refused: BTreeMap<Of, Refused>,
+    /// Releases in another environment, or for another service.
+    elsewhere: BTreeMap<(String, Option<String>), u64>,
     tentative: Tentative<Release>,
     /// Records that were taken in: their copies for other sinks are not counted.
     known: Recent<()>,
@@ -49,6 +54,9 @@ pub struct History {
 /// A release that may still be taken back.
 struct Release {
     time: String,
+    /// Where, if it does not count here.
+    elsewhere: Option<(String, Option<String>)>,
+    service: Option<String>,
     command: Option<String>,
     host: Option<String>,
     /// The versions of each secret that reached the child.
@@ -65,7 +73,7 @@ impl History {
     /// The records that it looks at.
     pub const EVENTS: &'static [Event] = &[Event::AccessDenied, Event::AccessReleased, Event::AccessUnused];
 
-    /// Nothing yet. Only what happened in `environment`, and for `service` if that is given, counts.
+    /// Nothing yet. What happened in `environment`, and for `service` if that is given, counts; of the rest, how much it is.
     #[must_use]
     pub fn new(uid: u32, environment: &str, service: Option<&str>, since: Instant) -> Self {
         Self {
@@ -75,6 +83,7 @@ impl History {
             since,
             reads: BTreeMap::new(),
             refused: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             tentative: Tentative::new(),
             known: Recent::new(1 << 18),
         }
@@ -85,7 +94,7 @@ impl History {
         let is_its = record.actor.as_ref().is_some_and(|actor| actor.uid == self.uid);
         let is_here = record.environment.as_deref() == Some(&*self.environment)
             && (self.service.is_none() || record.service.as_deref() == self.service.as_deref());
-        if !is_its || !is_here || *record.time < *self.since.as_str() {
+        if !is_its || *record.time < *self.since.as_str() {
             return;
         }
         let is_release = record.is(Event::AccessReleased) && record.succeeded();
@@ -93,29 +102,34 @@ impl History {
             self.tentative.take(&record.access);
         } else if (is_release || record.is(Event::AccessDenied)) && !self.known.knows(&record.access, &record.time) {
             self.known.put(&record.access, &record.time, Some(()));
-            if is_release { self.released(record) } else { self.denied(record) }
+            match (is_release, is_here) {
+                (true, _) => self.released(record, is_here),
+                (false, true) => self.denied(record),
+                (false, false) => {}
+            }
         }
     }
 
-    /// What was read and what was refused, by name.
+    /// What was read, what was refused, and how many releases there were in other environments and for other services.
     #[must_use]
-    pub fn finish(mut self) -> (BTreeMap<String, Read>, BTreeMap<String, Refused>) {
+    #[expect(clippy::type_complexity, reason = "three maps, each used once")]
+    pub fn finish(mut self) -> (BTreeMap<Of, Read>, BTreeMap<Of, Refused>, BTreeMap<(String, Option<String>), u64>) {
         while let Some(release) = self.tentative.pop() {
             self.count(release);
         }
-        (self.reads, self.refused)
+        (self.reads, self.refused, self.elsewhere)
     }
 
     fn denied(&mut self, record: &Record<'_>) {
         for name in record.secrets.iter().filter_map(|secret| secret.name.as_deref()) {
-            if let Some(refused) = at_most(&mut self.refused, name) {
+            if let Some(refused) = at_most(&mut self.refused, (name.to_owned(), service_of(record))) {
                 refused.times += 1;
                 later(&mut refused.last, &record.time);
             }
         }
     }
 
-    fn released(&mut self, record: &Record<'_>) {
+    fn released(&mut self, record: &Record<'_>, is_here: bool) {
         let mut secrets: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for secret in record.secrets.iter().filter(|secret| record.reached(secret)) {
             if let Some(name) = secret.name.as_deref() {
@@ -124,6 +138,11 @@ impl History {
         }
         let release = Release {
             time: record.time.to_string(),
+            elsewhere: (!is_here).then(|| {
+                let environment = record.environment.as_deref().unwrap_or_default();
+                (environment.to_owned(), service_of(record))
+            }),
+            service: service_of(record),
             command: record.command.as_ref().map(|command| command.path.to_string()),
             host: record.actor.as_ref().map(|actor| actor.host.to_string()),
             secrets,
@@ -134,8 +153,14 @@ impl History {
     }
 
     fn count(&mut self, release: Release) {
+        if let Some(place) = release.elsewhere {
+            if let Some(times) = at_most(&mut self.elsewhere, place) {
+                *times += 1;
+            }
+            return;
+        }
         for (name, versions) in release.secrets {
-            let Some(read) = at_most(&mut self.reads, &name) else { continue };
+            let Some(read) = at_most(&mut self.reads, (name, release.service.clone())) else { continue };
             read.versions.extend(versions);
             if read.times == 0 || release.time < read.first {
                 read.first.clone_from(&release.time);
@@ -148,11 +173,15 @@ impl History {
     }
 }
 
-fn at_most<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> Option<&'m mut T> {
-    if map.len() >= NAMES && !map.contains_key(name) {
+fn service_of(record: &Record<'_>) -> Option<String> {
+    record.service.as_deref().map(str::to_owned)
+}
+
+fn at_most<K: Ord, T: Default>(map: &mut BTreeMap<K, T>, key: K) -> Option<&mut T> {
+    if map.len() >= NAMES && !map.contains_key(&key) {
         return None;
     }
-    Some(map.entry(name.to_owned()).or_default())
+    Some(map.entry(key).or_default())
 }
 
 fn later(last: &mut String, time: &str) {

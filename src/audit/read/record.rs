@@ -56,6 +56,9 @@ pub struct Record<'a> {
     /// The program.
     #[serde(borrow)]
     pub command: Option<Command<'a>>,
+    /// Why, or what of: a text of ours.
+    #[serde(borrow)]
+    pub reason: Option<Text<'a>>,
     /// Which secrets, of all parts.
     #[serde(borrow, default)]
     pub secrets: Vec<Secret<'a>>,

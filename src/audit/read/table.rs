@@ -10,16 +10,37 @@ use crate::name::escape;
 #[derive(Debug, Default)]
 pub struct Table {
     has_head: bool,
+    is_wide: bool,
 }
 
+/// The columns, each with its width; the last one has none.
+const NARROW: [(&str, usize); 7] =
+    [("TIME", 27), ("EVENT", 22), ("OUTCOME", 9), ("USER", 12), ("COMMAND", 28), ("SECRETS", 20), ("REASON", 0)];
+
+/// Those that a wide table has besides, after the outcome.
+const WIDE: [(&str, usize); 3] = [("ENVIRONMENT", 11), ("SERVICE", 12), ("HOST", 16)];
+
+/// Where they stand.
+const WIDE_AT: usize = 3;
+
 impl Table {
+    /// A table that says where it happened, too.
+    #[must_use]
+    pub fn wide() -> Self {
+        Self { is_wide: true, ..Self::default() }
+    }
+
     /// Writes the row of a record.
     ///
     /// # Errors
     /// Writing fails.
     pub fn record(&mut self, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
         self.head(out)?;
-        row(out, &columns(record))
+        let absent = absent(record);
+        let text = |text: &Option<super::record::Text<'_>>| text.as_deref().map_or(absent, |text| text).to_owned();
+        let host = record.actor.as_ref().map_or(absent, |actor| &*actor.host);
+        let place = [text(&record.environment), text(&record.service), host.to_owned()];
+        self.row(out, &columns(record), &place.each_ref().map(|column| Cow::Borrowed(&**column)))
     }
 
     /// Writes the row of a line that is no record.
@@ -28,7 +49,7 @@ impl Table {
     /// Writing fails.
     pub fn other(&mut self, out: &mut impl Write) -> io::Result<()> {
         self.head(out)?;
-        row(out, &["?"; 6].map(Cow::Borrowed))
+        self.row(out, &["?"; NARROW.len()].map(Cow::Borrowed), &["?"; WIDE.len()].map(Cow::Borrowed))
     }
 
     /// Writes the head, if it is not there yet.
@@ -39,14 +60,38 @@ impl Table {
         if std::mem::replace(&mut self.has_head, true) {
             return Ok(());
         }
-        row(out, &["TIME", "EVENT", "OUTCOME", "USER", "COMMAND", "SECRETS"].map(Cow::Borrowed))
+        self.row(out, &NARROW.map(|(name, _)| Cow::Borrowed(name)), &WIDE.map(|(name, _)| Cow::Borrowed(name)))
+    }
+
+    fn row(
+        &self,
+        out: &mut impl Write,
+        columns: &[Cow<'_, str>; NARROW.len()],
+        place: &[Cow<'_, str>; WIDE.len()],
+    ) -> io::Result<()> {
+        let mut all: Vec<(&str, usize)> =
+            columns.iter().zip(NARROW).map(|(text, (_, width))| (&**text, width)).collect();
+        if self.is_wide {
+            let place = place.iter().zip(WIDE).map(|(text, (_, width))| (&**text, width));
+            all.splice(WIDE_AT..WIDE_AT, place);
+        }
+        let mut line = String::new();
+        for (text, width) in all {
+            // Nothing is put behind the last column.
+            let gap = if width == 0 { "" } else { "  " };
+            line.push_str(&format!("{:<width$}{gap}", escape(text)));
+        }
+        writeln!(out, "{line}")
     }
 }
 
-fn columns<'r>(record: &'r Record<'_>) -> [Cow<'r, str>; 6] {
-    // What is left of a record whose first part is missing.
-    let is_later_part = record.part.is_some_and(|part| part > 1);
-    let absent = || Cow::Borrowed(if is_later_part { "\"" } else { "-" });
+/// What stands for nothing; and for what stood in the first part of a record, where that is missing.
+fn absent(record: &Record<'_>) -> &'static str {
+    if record.part.is_some_and(|part| part > 1) { "\"" } else { "-" }
+}
+
+fn columns<'r>(record: &'r Record<'_>) -> [Cow<'r, str>; NARROW.len()] {
+    let absent = || Cow::Borrowed(absent(record));
     let user = record.actor.as_ref().map_or_else(absent, |actor| match &actor.user {
         Some(user) => Cow::Borrowed(&**user),
         None => Cow::Owned(actor.uid.to_string()),
@@ -59,6 +104,7 @@ fn columns<'r>(record: &'r Record<'_>) -> [Cow<'r, str>; 6] {
         user,
         record.command.as_ref().map_or_else(absent, |command| Cow::Borrowed(&*command.path)),
         if secrets.is_empty() { Cow::Borrowed("-") } else { Cow::Owned(secrets.join(", ")) },
+        record.reason.as_deref().map_or_else(absent, Cow::Borrowed),
     ]
 }
 
@@ -73,9 +119,4 @@ fn secret(secret: &Secret<'_>) -> String {
         (None, _, path) => path.unwrap_or("?").to_owned(),
     };
     secret.version.map_or_else(|| text.clone(), |version| format!("{text}@{version}"))
-}
-
-fn row(out: &mut impl Write, columns: &[Cow<'_, str>; 6]) -> io::Result<()> {
-    let [time, event, outcome, user, command, secrets] = columns.each_ref().map(|column| escape(column));
-    writeln!(out, "{time:<27}  {event:<22}  {outcome:<9}  {user:<12}  {command:<28}  {secrets}")
 }

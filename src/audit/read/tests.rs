@@ -420,11 +420,16 @@ fn the_history_of_a_uid() {
     ];
     let mut history = History::new(1000, "prod", Some("api"), since);
     read_all(log.concat().as_bytes(), |record, _| history.record(record));
-    let (reads, refused) = history.finish();
-    let read = &reads["A"];
+    let (reads, refused, elsewhere) = history.finish();
+    let read = &reads[&("A".to_owned(), Some("api".to_owned()))];
     assert_eq!((reads.len(), read.times, &read.first, &read.last), (1, 2, &time(2), &time(3)));
     assert_eq!(read.commands.iter().collect::<Vec<_>>(), ["/usr/bin/api", "/usr/bin/other"]);
-    assert_eq!(refused.iter().map(|(name, one)| (name.as_str(), one.times)).collect::<Vec<_>>(), [("B", 1), ("C", 1)]);
+    assert_eq!(
+        refused.iter().map(|((name, _), one)| (name.as_str(), one.times)).collect::<Vec<_>>(),
+        [("B", 1), ("C", 1)]
+    );
+    let dev = ("dev".to_owned(), Some("api".to_owned()));
+    assert_eq!(elsewhere.into_iter().collect::<Vec<_>>(), [(dev, 1)]);
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 //! (`access.unused`) is taken back. Of one process the last release counts: its environment holds no other. What is the same
 //! in all but its time is one row with a number, so a log of any length makes as many rows as there are consumers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::current::{Current, Currents, Place};
 use super::processes::{Life, Processes, Unknown};
@@ -104,6 +104,7 @@ pub struct Scope {
 pub struct Holders<'k> {
     wanted: Wanted,
     scope: Scope,
+    named: Named,
     processes: Processes<'k>,
     currents: Currents,
     rows: Vec<Row>,
@@ -114,6 +115,48 @@ pub struct Holders<'k> {
     tentative: Tentative<Release>,
     /// The rows of the last releases; `None` of one that was taken back.
     recent: Recent<usize>,
+}
+
+/// Whether records name the secret at all: nobody having it says nothing of a name that was mistyped.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// One does, in the environment and service that were asked about.
+    pub is_here: bool,
+    /// Where else: the first few, as `prod/api`.
+    pub elsewhere: BTreeSet<String>,
+    /// What else is named: the first names.
+    pub others: BTreeSet<String>,
+}
+
+/// Names and places that are kept for a hint.
+const HINTS: usize = 1_000;
+
+/// Places that are told.
+const PLACES: usize = 8;
+
+impl Named {
+    fn record(&mut self, wanted: &Wanted, scope: &Scope, record: &Record<'_>) {
+        if self.is_here {
+            return;
+        }
+        let names = || record.secrets.iter().filter_map(|secret| secret.name.as_deref());
+        if !names().any(|name| name == wanted.name.as_str()) {
+            if self.others.len() < HINTS {
+                self.others.extend(names().map(str::to_owned));
+            }
+            return;
+        }
+        let is_it = |wanted: &Option<String>, found: &Option<Text<'_>>| {
+            wanted.is_none() || wanted.as_deref() == found.as_deref()
+        };
+        if is_it(&scope.environment, &record.environment) && is_it(&scope.service, &record.service) {
+            self.is_here = true;
+        } else if self.elsewhere.len() < PLACES {
+            let environment = record.environment.as_deref().unwrap_or_default();
+            let service = record.service.as_deref().map(|service| format!("/{service}")).unwrap_or_default();
+            self.elsewhere.insert(format!("{environment}{service}"));
+        }
+    }
 }
 
 /// A release that may still be taken back.
@@ -169,6 +212,7 @@ impl<'k> Holders<'k> {
         Self {
             wanted,
             scope,
+            named: Named::default(),
             processes,
             currents: Currents::default(),
             rows: Vec::new(),
@@ -181,6 +225,7 @@ impl<'k> Holders<'k> {
 
     /// Takes a record in.
     pub fn record(&mut self, record: &Record<'_>) {
+        self.named.record(&self.wanted, &self.scope, record);
         let is_elsewhere = |wanted: &Option<String>, found: &Option<Text<'_>>| {
             wanted.is_some() && wanted.as_deref() != found.as_deref()
         };
@@ -217,6 +262,12 @@ impl<'k> Holders<'k> {
             return;
         }
         self.currents.written(record);
+    }
+
+    /// Whether records name the secret.
+    #[must_use]
+    pub fn named(&self) -> &Named {
+        &self.named
     }
 
     /// There are no more records. Which of the processes that ran a while ago still do is asked again.

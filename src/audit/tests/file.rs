@@ -180,6 +180,19 @@ fn what_is_not_a_file_of_ours_is_refused_without_hanging() {
             put(path, b"");
             std::os::unix::fs::chown(path, Some(12345), None).unwrap();
         });
+        // Whoever follows the hint must not take the log from its writer.
+        let folder = Folder::new();
+        for theirs in [folder.log(), folder.0.clone()] {
+            put(&folder.log(), b"");
+            std::os::unix::fs::chown(&theirs, Some(12345), None).unwrap();
+            let Err(error) = open(&folder.log()) else { panic!("accepted") };
+            let hint = crate::error::Cause::hint(&error).unwrap();
+            assert!(
+                hint.starts_with("runuser -u \"$(id -nu 12345)\" -- vouchsafe") && !hint.contains("chown"),
+                "{hint}"
+            );
+            std::fs::remove_file(folder.log()).unwrap();
+        }
     }
 }
 

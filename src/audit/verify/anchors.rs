@@ -22,6 +22,8 @@ pub struct Anchors {
     open: BTreeMap<(StreamId, u64), Digest>,
     /// How many there are.
     pub(super) total: u64,
+    /// Lines of logs that name the key, and that it did not sign.
+    pub(super) unverified: u64,
     /// What is wrong with them before any log is looked at.
     findings: Vec<FindingKind>,
 }
@@ -32,10 +34,11 @@ impl Anchors {
     /// # Errors
     /// A file cannot be read, or none of them holds a checkpoint by the key.
     pub fn load(files: &[PathBuf], key: &VerifierKey) -> Result<Self, AnchorError> {
-        let mut anchors = Self { open: BTreeMap::new(), total: 0, findings: Vec::new() };
+        let mut anchors = Self { open: BTreeMap::new(), total: 0, unverified: 0, findings: Vec::new() };
         for path in files {
             let bytes = read(path).map_err(|error| AnchorError::Read(path.clone(), error))?;
             let opened = open_all(&String::from_utf8_lossy(&bytes), key);
+            anchors.unverified += opened.unverified;
             if opened.forged > 0 {
                 anchors.findings.push(FindingKind::CheckpointForged { count: opened.forged });
             }

@@ -74,6 +74,7 @@ impl Verifier<'_> {
     pub(super) fn end_of_anchors(&mut self) {
         let Some(anchors) = &mut self.means.anchors else { return };
         self.report.checkpoints = anchors.total;
+        self.report.unverified_checkpoints = anchors.unverified;
         let mut found = anchors.take_findings();
         let standing = |stream: StreamId| {
             let last = self.chains.get(stream)?.seq;

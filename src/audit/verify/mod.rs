@@ -142,6 +142,7 @@ impl Verifier<'_> {
     }
 
     fn log(&mut self, log: impl Read) -> io::Result<()> {
+        let before = (self.report.records, self.report.findings_total);
         let mut reader = BufReader::with_capacity(256 * 1024, log);
         let mut buffer = Vec::new();
         let (mut kind, mut junk, mut inside) = (Kind::Unknown, None, false);
@@ -167,7 +168,11 @@ impl Verifier<'_> {
                 _ => self.other(&buffer, newline, kind, &mut junk),
             }
         }
+        let lines = self.line;
         self.end_of_log(kind, junk);
+        if lines > 0 && before == (self.report.records, self.report.findings_total) {
+            self.report.no_logs.push((self.path.to_owned(), lines));
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::checked_file::plain_io;
 use crate::error::{Cause, Class};
@@ -27,6 +27,8 @@ pub struct Report {
     pub unproven: u64,
     /// Checkpoints that the logs were compared with.
     pub checkpoints: u64,
+    /// Checkpoints out of lines of a log that the key did not sign: anybody could have written them there.
+    pub unverified_checkpoints: u64,
     /// How often the clock was set back, by the times of the records.
     pub clock_steps: u64,
     /// Whether a head file beside the last log was compared.
@@ -35,6 +37,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many findings there are in all.
     pub findings_total: u64,
+    /// Files that have lines, none of which is a record, and how many.
+    pub no_logs: Vec<(PathBuf, u64)>,
     tampered: bool,
 }
 
@@ -42,7 +46,7 @@ pub struct Report {
 const KEPT: usize = 20;
 
 impl Report {
-    pub(super) fn add(&mut self, path: &std::path::Path, line: u64, kind: FindingKind) {
+    pub(super) fn add(&mut self, path: &Path, line: u64, kind: FindingKind) {
         self.findings_total += 1;
         self.tampered |= kind.is_tampering();
         if self.findings.len() < KEPT {
@@ -329,7 +333,12 @@ impl fmt::Display for Finding {
             FindingKind::StartsLate { seq } => {
                 write!(f, "the chain begins with record {seq} here; older logs have to come first")
             }
-            FindingKind::NewChain => write!(f, "another chain begins here: the log and its head were lost or replaced"),
+            FindingKind::NewChain => {
+                write!(
+                    f,
+                    "another chain begins here: this is another log, or the log and its head were lost or replaced"
+                )
+            }
             FindingKind::EndsEarly { last, head } => {
                 write!(f, "the log ends with record {last}, but record {head} was written")
             }
@@ -369,10 +378,28 @@ impl Cause for VerifyFailure {
     fn hint(&self) -> Option<String> {
         match self.first.kind {
             FindingKind::StartsLate { .. } => {
+                let path = &self.first.path;
+                let (before, path) = (show(&rotated_before(path)), show(path));
+                Some(format!("vouchsafe audit verify {before} {path}   # rotated logs, oldest first"))
+            }
+            FindingKind::NewChain => {
                 let path = show(&self.first.path);
-                Some(format!("vouchsafe audit verify {path}.1 {path}   # rotated logs, oldest first"))
+                Some(format!("vouchsafe audit verify {path}   # each log by itself, its rotated files first"))
             }
             _ => None,
+        }
+    }
+}
+
+/// What logrotate calls the file that came before: `log.1` before `log`, `log.2` before `log.1`.
+fn rotated_before(path: &Path) -> PathBuf {
+    let number = path.extension().and_then(|end| end.to_str()).and_then(|end| end.parse::<u32>().ok());
+    match number.and_then(|number| number.checked_add(1)) {
+        Some(next) => path.with_extension(next.to_string()),
+        None => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".1");
+            name.into()
         }
     }
 }
