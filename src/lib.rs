@@ -13,7 +13,7 @@
 //! - [`inspect`], [`explain`], [`lint`], [`verdicts`], [`manual`]: looking; [`sign`]: signatures of policies; [`change`], [`rekey`], [`init`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
 //! - [`exposed`]: what somebody removed could open, in the policy's words;
-//! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
+//! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`], [`program`]: what all of them use; [`sys`]: the only `unsafe`.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("vouchsafe is built for Linux: it leans on execve, /proc, flock and prctl as Linux has them");
@@ -37,6 +37,7 @@ pub mod manual;
 pub mod name;
 pub mod output;
 pub mod policy;
+pub mod program;
 pub mod prompt;
 pub mod rekey;
 pub mod resolve;

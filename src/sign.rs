@@ -19,7 +19,7 @@ use crate::name::show;
 use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
 use crate::policy::trust::{Demand, NAMESPACE, fingerprint, signature_of};
 use crate::setting::{Setting, load_options};
-use crate::{caller, output};
+use crate::{caller, output, sys};
 
 /// Signs a policy and every file that it extends, unless this key has signed that file as it is.
 ///
@@ -72,6 +72,7 @@ pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<()
 /// What ssh-keygen makes of `bytes`, and the key that it used.
 #[expect(clippy::disallowed_methods, reason = "a policy is no secret, and no value is in this command's environment")]
 fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> {
+    sys::signal::heed_children();
     let mut child = Command::new("ssh-keygen")
         .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
         .arg(key)

@@ -28,6 +28,7 @@ mod environment;
 mod exec;
 mod harness;
 mod hostile_names;
+mod ignored_children;
 mod init;
 mod injection;
 mod leaks;

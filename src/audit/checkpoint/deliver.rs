@@ -20,7 +20,7 @@ use crate::audit::sink_stream::StreamSink;
 use crate::checked_file::{check_program, plain_io};
 use crate::name::{escape, show};
 use crate::policy::model::Anchor;
-use crate::rotate::apply::command::process::{self, How};
+use crate::program::{self, How};
 use crate::sys::Strings;
 
 /// How long a program may take.
@@ -113,7 +113,7 @@ fn run(note: &str, path: &Path) -> Result<(), String> {
     envp.push(&[b"PATH=/usr/bin:/bin"]);
     envp.push(&[b"LANG=C.UTF-8"]);
     envp.push(&[b"VOUCHSAFE_CHECKPOINT=", note.as_bytes()]);
-    let ended = process::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
+    let ended = program::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
     match ended.how {
         How::Exited(0) => Ok(()),
         How::Exited(status) => Err(format!("`{}` ended with status {status}", show(path))),
