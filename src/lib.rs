@@ -5,7 +5,7 @@
 //! - [`cli`]: arguments to one strict struct for each command;
 //! - [`run`]: the story, one function for each command; [`setting`]: where each one starts;
 //! - [`policy`]: TOML to types, types and a request to a verdict; [`caller`]: who asks;
-//! - [`audit`]: written down first;
+//! - [`audit`]: written down first; [`courier`]: its checkpoints, to a store;
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it, or staying with it;
 //! - [`agent`]: the same through a daemon that holds the means;
@@ -26,6 +26,7 @@ pub mod change;
 pub mod checked_file;
 pub mod child;
 pub mod cli;
+pub mod courier;
 pub mod error;
 pub mod explain;
 pub mod exposed;
