@@ -34,6 +34,7 @@ mod injection;
 mod leaks;
 mod mask;
 mod output_schema;
+mod progress;
 mod prompt;
 mod reading;
 mod regressions;
