@@ -63,6 +63,24 @@ fn failures(aws: &AwsScene) -> Vec<String> {
 }
 
 #[test]
+fn writing_commands_take_them_along() {
+    let mut aws = scene();
+    aws.secrets = "[secrets]\nA = { rotate = { every = \"30d\" } }\n".into();
+    for words in [&["rotate", "A"][..], &["history", "A"], &["check"], &["set", "A"]] {
+        let before = versions(&aws.fake).len();
+        let outcome = match words {
+            ["set", name] => aws.set(name, &canary("new")),
+            words => aws.vouchsafe(words),
+        };
+        aws.says_nothing(&outcome.expect_status(0));
+        assert!(versions(&aws.fake).len() > before, "{words:?}");
+    }
+    assert_eq!(failures(&aws), [""; 0]);
+    write_history(&aws);
+    verify(&aws, &key(&aws, "audit.jsonl"), "audit.jsonl").expect_status(0);
+}
+
+#[test]
 fn every_command_but_run_takes_what_is_due_to_the_parameter() {
     let aws = scene();
     let run = || assert_eq!(aws.run(&["printenv", "A"]).expect_status(0).out(), canary("A") + "\n");

@@ -36,15 +36,15 @@ fn send(selection: &cli::Selection, parent: &ParentEnv) -> Result<(), Error> {
         let hint = "checkpoints = { to = [\"syslog\"] }   # in a sink of type `file`";
         return Err(UsageError::new("no sink has checkpoints", Some(hint.into())).into());
     }
-    let mut failed = None;
+    let mut failed = Vec::new();
     for Sent { log, to, failures } in sent {
         if failures.is_empty() {
             output::print(&format!("{}: the checkpoint of now went to {}\n", show(&log), to.join(", ")))?;
         } else {
-            failed.get_or_insert(NotSent { log, failures });
+            failed.push((log, failures));
         }
     }
-    failed.map_or(Ok(()), |failed| Err(failed.into()))
+    if failed.is_empty() { Ok(()) } else { Err(NotSent(failed).into()) }
 }
 
 /// The sinks that count here: the host's need no policy.
@@ -64,16 +64,16 @@ fn open(selection: &cli::Selection, parent: &ParentEnv) -> Result<Auditor, Error
     Ok(Auditor::open(&host.sinks, context)?.with_courier(courier.as_ref()))
 }
 
-/// A checkpoint did not arrive everywhere.
+/// Checkpoints that did not arrive everywhere: of which log, and where and why not.
 #[derive(Debug)]
-struct NotSent {
-    log: PathBuf,
-    failures: Vec<String>,
-}
+struct NotSent(Vec<(PathBuf, Vec<String>)>);
 
 impl fmt::Display for NotSent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the checkpoint of `{}` did not arrive: {}", show(&self.log), self.failures.join("; "))
+        let one = |(log, failures): &(PathBuf, Vec<String>)| {
+            format!("the checkpoint of `{}` did not arrive: {}", show(log), failures.join("; "))
+        };
+        f.write_str(&self.0.iter().map(one).collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -83,6 +83,8 @@ impl Cause for NotSent {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("vouchsafe check --iam=checkpoint   # the right to a parameter, if that is what AWS denied".into())
+        let is_of_aws = self.0.iter().flat_map(|(_, failures)| failures).any(|failure| failure.starts_with("ssm:"));
+        is_of_aws
+            .then(|| "vouchsafe check --iam=checkpoint   # the right to a parameter, if that is what AWS denied".into())
     }
 }

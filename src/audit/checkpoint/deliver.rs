@@ -1,5 +1,5 @@
-//! Where a checkpoint goes: another file, a descriptor, syslog, a program, a parameter. None of them is the record, so none of them holds up an
-//! access for longer than its limit, and what fails is written down.
+//! Where a checkpoint goes: another file, a descriptor, syslog, a program, a parameter. None of them is the record, so none of
+//! them holds up an access for longer than its limit, and what fails is written down.
 
 use std::ffi::CString;
 use std::io::Write;

@@ -113,8 +113,9 @@ struct PrintedParameter {
 fn values_of_parameters(text: &str) -> Option<String> {
     // A note is no object.
     let printed: Printed = text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok())??;
-    let all = printed.parameters.iter().chain(&printed.parameter);
-    Some(all.map(|one| format!("{}\n\n", one.value)).collect())
+    let values = printed.parameters.iter().chain(&printed.parameter).map(|one| format!("{}\n\n", one.value));
+    // Any other object holds whatever it holds.
+    Some(values.collect()).filter(|values: &String| !values.is_empty())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
