@@ -18,9 +18,9 @@ use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::show;
 use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
-use crate::policy::trust::{Demand, NAMESPACE, fingerprint, signature_of};
+use crate::policy::trust::{Demand, NAMESPACE, fingerprint, is_attended, signature_of};
 use crate::setting::{Setting, load_options};
-use crate::{caller, output};
+use crate::{caller, output, sys};
 
 /// Signs a policy and every file that it extends. Each signature is written down before ssh-keygen is asked for it, and what came
 /// of it after.
@@ -85,6 +85,7 @@ pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<()
 /// What ssh-keygen makes of `bytes`, and the key that it used.
 #[expect(clippy::disallowed_methods, reason = "a policy is no secret, and no value is in this command's environment")]
 fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> {
+    sys::signal::heed_children();
     let mut child = Command::new("ssh-keygen")
         .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
         .arg(key)
@@ -103,6 +104,9 @@ fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> 
     let signature = SshSig::from_pem(&text).map_err(|_| SignError::Unfit)?;
     let signer = PublicKey::from(signature.public_key().clone());
     signer.verify(NAMESPACE, bytes, &signature).map_err(|_| SignError::Unfit)?;
+    if !is_attended(&signature) {
+        return Err(SignError::Unattended(key.to_owned()));
+    }
     Ok((text, signer))
 }
 
@@ -131,6 +135,7 @@ enum SignError {
     File(checked_file::FileError),
     NoTrust(PathBuf),
     Start(String),
+    Unattended(PathBuf),
     Unfit,
     Write(PathBuf, String),
 }
@@ -142,6 +147,9 @@ impl fmt::Display for SignError {
             Self::File(error) => error.fmt(f),
             Self::NoTrust(host) => write!(f, "`{}` has no [trust], so this host demands no signature", show(host)),
             Self::Start(why) => write!(f, "cannot run ssh-keygen: {why}"),
+            Self::Unattended(key) => {
+                write!(f, "nobody touched the security key of `{}`, and no host takes such a signature", show(key))
+            }
             Self::Unfit => write!(f, "what ssh-keygen made is no signature of this policy"),
             Self::Write(path, why) => write!(f, "cannot write `{}`: {why}", show(path)),
         }
@@ -152,7 +160,7 @@ impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
             Self::File(_) | Self::NoTrust(_) => Class::Policy,
-            Self::Failed(_) => Class::Identity,
+            Self::Failed(_) | Self::Unattended(_) => Class::Identity,
             Self::Start(_) | Self::Unfit | Self::Write(..) => Class::Internal,
         }
     }
@@ -163,6 +171,7 @@ impl Cause for SignError {
             Self::File(error) => error.hint(),
             Self::NoTrust(_) => Some("name the host file that has it: --host FILE".into()),
             Self::Start(_) => Some("apt-get install openssh-client".into()),
+            Self::Unattended(_) => Some("ssh-keygen -t ed25519-sk   # without -O no-touch-required".into()),
             Self::Unfit | Self::Write(..) => None,
         }
     }

@@ -39,6 +39,7 @@ const COMMAND: &str = "the command is not found or cannot be executed, or there 
 const OTHER_AGENT: &str = "the agent that it goes by is not there, does not answer, or is somebody else";
 const REKEY: &str = "what is asked for is refused, such as removing who is still named";
 const UNSTARTED: &str = "it does not start, and not for a policy that it refuses";
+const CHECKPOINT: &str = "it is printed, or arrives, or there is no such log";
 const NO_AGENT: &str = "the agent is not there or does not answer";
 const RELEASED: Left = Records("access.requested allowed, access.released succeeded");
 const UNFETCHED: Left = Records("access.requested allowed, access.failed failed");
@@ -217,8 +218,8 @@ const CELLS: &[Cell] = &[
         Row("audit report", ""),
     ),
     ("audit report", Usage, "audit report", "", 2, WRONG),
-    ("audit checkpoint", Done, "audit checkpoint audit.jsonl", "", 0, Row("audit checkpoint", "")),
-    ("audit checkpoint", Failed, "audit checkpoint none/absent", "", 123, Row("audit checkpoint", "")),
+    ("audit checkpoint", Done, "audit checkpoint audit.jsonl", "", 0, Row("audit checkpoint", CHECKPOINT)),
+    ("audit checkpoint", Failed, "audit checkpoint none/absent", "", 123, Row("audit checkpoint", CHECKPOINT)),
     ("audit checkpoint", Usage, "audit checkpoint", "", 2, WRONG),
     ("policy lint", Done, "policy lint policy.toml", "", 0, Row("policy lint", "")),
     ("policy lint", Failed, "policy lint absent", "", 121, Row("policy lint", "")),
