@@ -78,7 +78,11 @@ pub const UNAUDITED: &[Unaudited] = &[
     row("audit show", "", LOGS),
     row("audit who-has", "", LOGS),
     row("audit report", "", LOGS),
-    row("audit checkpoint", "it is printed, or arrives, or there is no such log", "signs what the log holds already"),
+    row(
+        "audit checkpoint",
+        "it is printed, or arrives, or there is no log or no sink for it",
+        "signs what the log holds already",
+    ),
     row("policy lint", "", POLICIES),
     row("policy diff", "", POLICIES),
     row("policy test", "", POLICIES),

@@ -106,8 +106,7 @@ struct HolderEntry {
 ///
 /// # Errors
 /// There is no log, or it cannot be read; the policy does not bind the name and no record names it; with `--stale`, no record
-/// names it, some process may hold another version than the current one, or a
-/// log that could say so cannot be read.
+/// names it, some process may hold another version than the current one, or a log that could say so cannot be read.
 pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), Error> {
     let Selected { sources, environment, bound } = Sources::select(&options.files, &options.selection, parent)?;
     let scope = Scope {

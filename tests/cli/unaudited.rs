@@ -39,7 +39,7 @@ const COMMAND: &str = "the command is not found or cannot be executed, or there 
 const OTHER_AGENT: &str = "the agent that it goes by is not there, does not answer, or is somebody else";
 const REKEY: &str = "what is asked for is refused, such as removing who is still named";
 const UNSTARTED: &str = "it does not start, and not for a policy that it refuses";
-const CHECKPOINT: &str = "it is printed, or arrives, or there is no such log";
+const CHECKPOINT: &str = "it is printed, or arrives, or there is no log or no sink for it";
 const NO_AGENT: &str = "the agent is not there or does not answer";
 const RELEASED: Left = Records("access.requested allowed, access.released succeeded");
 const UNFETCHED: Left = Records("access.requested allowed, access.failed failed");
@@ -220,6 +220,22 @@ const CELLS: &[Cell] = &[
     ("audit report", Usage, "audit report", "", 2, WRONG),
     ("audit checkpoint", Done, "audit checkpoint audit.jsonl", "", 0, Row("audit checkpoint", CHECKPOINT)),
     ("audit checkpoint", Failed, "audit checkpoint none/absent", "", 123, Row("audit checkpoint", CHECKPOINT)),
+    (
+        "audit checkpoint",
+        Failed,
+        "audit checkpoint --send --policy policy.toml",
+        "",
+        2,
+        Row("audit checkpoint", CHECKPOINT),
+    ),
+    (
+        "audit checkpoint",
+        Failed,
+        "audit checkpoint --send --policy unsent.toml",
+        "",
+        123,
+        Records("audit.checkpoint_failed failed"),
+    ),
     ("audit checkpoint", Usage, "audit checkpoint", "", 2, WRONG),
     ("policy lint", Done, "policy lint policy.toml", "", 0, Row("policy lint", "")),
     ("policy lint", Failed, "policy lint absent", "", 121, Row("policy lint", "")),
@@ -355,6 +371,7 @@ fn each_leaves_what_is_said() {
     variant("broken.toml", "sealed.age", "broken.age");
     variant("fresh.toml", "sealed.age", "fresh.age");
     variant("full.toml", &scene.path("audit.jsonl").display().to_string(), "/dev/full");
+    variant("unsent.toml", "sync = false\n", "sync = false\ncheckpoints = { to = [\"file:/dev/full\"] }\n");
     variant("demands.toml", "version = 1\n", "version = 1\nrun.agent = \"require\"\n");
     scene.write("prod.toml", good.replace("\"test\"", "\"prod\"").replace("sealed.age", "prod.age").as_bytes());
     scene.write("policy.toml.tests", b"[[tests]]\nuser = \"nobody-here\"\ngranted = [\"TOKEN\", \"SPUN\"]\n");

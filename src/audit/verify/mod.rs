@@ -8,6 +8,7 @@
 mod anchors;
 mod beyond;
 mod chains;
+mod failure;
 mod line;
 mod report;
 mod seals;
@@ -25,8 +26,9 @@ use super::event::{Assurance, Event};
 use super::head::{Head, read_foreign};
 pub use anchors::{AnchorError, Anchors};
 use chains::{Chains, Parts};
+pub use failure::{Unreadable, VerifyFailure};
 use line::{Junk, Line};
-pub use report::{Finding, FindingKind, Report, State, Unreadable, VerifyFailure};
+pub use report::{Finding, FindingKind, Report, State};
 pub use seals::{Seals, SeedError};
 
 /// Where the chain has to begin.
