@@ -42,6 +42,8 @@ pub(super) struct FileSink {
     evidence: Evidence,
     anchoring: Option<Box<Anchoring>>,
     broken: bool,
+    /// What was written, for mirrors; `None` where there are none.
+    pub(super) lines: Option<Vec<u8>>,
 }
 
 impl FileSink {
@@ -68,7 +70,7 @@ impl FileSink {
         let apart = assurance == Assurance::Agent;
         let anchoring = evidence.checkpoints.as_ref().map(|rules| Box::new(Anchoring::new(&path, rules, apart)));
         let evidence = evidence.clone();
-        let mut sink = Self { path, log, head, sync, assurance, evidence, anchoring, broken: false };
+        let mut sink = Self { path, log, head, sync, assurance, evidence, anchoring, broken: false, lines: None };
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
@@ -189,6 +191,9 @@ impl FileSink {
         {
             self.broken = true;
             return Err(self.failed("sync", errno));
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.extend_from_slice(&buffer);
         }
         // Only now: a state that is ahead of its log has lost the key for what has to be written again.
         if let (Some(file), Some(state)) = (state_file, state) {

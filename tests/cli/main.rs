@@ -32,6 +32,7 @@ mod init;
 mod injection;
 mod leaks;
 mod mask;
+mod mirrors;
 mod output_schema;
 mod prompt;
 mod reading;

@@ -194,7 +194,7 @@ fn selection_errors() {
         "selection",
         &[
             ("a policy of another environment", &service.verb(&["check", "--env", "prod"]).expect_status(121)),
-            ("a policy that wants a mirror", &mirror.verb(&["run", "--", "true"]).expect_status(125)),
+            ("a policy with nothing but a mirror", &mirror.verb(&["run", "--", "true"]).expect_status(121)),
             ("a policy of another service", &service.vouchsafe(&["check", "-p", path, "-s", "web"]).expect_status(121)),
         ],
     );

@@ -22,6 +22,7 @@ use super::access::Peer;
 use super::fetch::{AT_ONCE, Stores};
 use super::limits::{Budget, CONNECTIONS, RESERVED, Releases, SUBSCRIBERS, Slots};
 use super::log::{Level, log};
+use super::mirrors::Losses;
 use super::notify::Notify;
 use super::policies::{Changes, NoPolicy, Policies};
 use super::socket::{Socket, SocketError, handed_over, make};
@@ -126,7 +127,8 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
             make(path, for_all)?
         }
     };
-    let journal = Journal::open(&host.sinks)?;
+    let losses = Losses::default();
+    let journal = Journal::open(&host.sinks, Box::new(losses.clone()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(AT_ONCE).build();
     let runtime = runtime.map_err(|error| StartError::Io { what: "the event loop".into(), error })?;
 
@@ -147,6 +149,7 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         socket: socket.path.clone(),
         policies: policies.into(),
         journal,
+        losses,
         cache,
         metrics: Metrics::new(),
         names: Names::default().into(),
@@ -334,7 +337,9 @@ fn tell_start(agent: &Agent, socket: &Socket, health: Option<&Address>) {
     let sink = |sink: &Sink| match sink {
         Sink::Fd(number) => format!("fd:{number}"),
         Sink::File { path, .. } => path.clone(),
+        Sink::Journald(path) => format!("journald:{}", show(path)),
         Sink::Stderr => "stderr".to_owned(),
+        Sink::Syslog(path) => format!("syslog:{}", show(path)),
     };
     let sinks: Vec<String> = agent.host.sinks.iter().map(sink).collect();
     let mut started = agent.status();
