@@ -111,7 +111,7 @@ fn by_rename_the_chain_runs_on_across_all_files() {
     // As it is shipped.
     let shipped =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/logrotate.d/vouchsafe")).unwrap();
-    let (_, rules) = shipped.split_once("/var/log/vouchsafe/*/*.jsonl {").unwrap();
+    let (_, rules) = shipped.split_once("/var/log/vouchsafe/*.jsonl /var/log/vouchsafe/*/*.jsonl {").unwrap();
     let rotated = Rotated::new(rules.split('}').next().unwrap());
     rotated.rotate_among_runs(4);
     assert_eq!(rotated.files().len(), 5);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Outcome, Scene};
+use crate::harness::{Outcome, Scene, VOUCHSAFE, wait};
 use crate::have;
 
 /// No daemon takes longer for anything, or it hangs.
@@ -158,10 +158,48 @@ fn journald_gives_back_what_the_log_has() {
     assert!(outcome.out().contains("6 to 7") || outcome.err().contains("6 to 7"), "{}", outcome.transcript());
 }
 
+/// Runs that go on at the same time write to the log in turn, and to the mirror as they come.
+#[test]
+fn what_came_in_any_order_is_put_in_order_as_the_documentation_says() {
+    if !have(&["unshare", "mount", "journalctl", "awk"], true) || !have_daemon(JOURNALD) {
+        return;
+    }
+    let scene = Scene::with(&[("TOKEN", "x")]);
+    let socket = scene.path("journal/socket");
+    let scene = sinks(scene, &format!("[[audit.sinks]]\ntype = \"journald\"\npath = \"{}\"\n", socket.display()));
+    let _daemon = journald(&scene);
+    let line = scene.run_arguments(&["true"]);
+    // A socket may hold no more than ten messages that journald has not come to (net.unix.max_dgram_qlen).
+    let runs: Vec<Child> = (0..4).map(|_| scene.command(&line).stderr(Stdio::null()).spawn().unwrap()).collect();
+    for run in runs {
+        assert_eq!(wait(run).status.code(), Some(0));
+    }
+    let log = log(&scene);
+    until("all records", || journalctl(&scene, &[RECORDS]), |lines| lines.len() >= log.len());
+    let block = block_with("```sh\n", "journalctl -o cat");
+    let first: serde_json::Value = serde_json::from_str(&log[0]).unwrap();
+    let stream = block.split("VOUCHSAFE_STREAM=").nth(1).unwrap().split(' ').next().unwrap();
+    let folder = scene.path("log/journal");
+    let script = block
+        .replace(stream, first["stream"].as_str().unwrap())
+        .replace("journalctl ", &format!("journalctl --directory {} ", folder.display()));
+    let folder = std::path::Path::new(VOUCHSAFE).parent().unwrap().display().to_string();
+    let mut shell = scene.other("sh", &["-eu", "-c", &script]);
+    let output = shell.env("PATH", format!("{folder}:/usr/bin:/bin")).output().unwrap();
+    assert!(output.status.success(), "{script}\n{output:?}");
+    assert_eq!(file_lines(&scene, "journal.jsonl"), log);
+}
+
+/// A block of docs/audit.md.
+fn block_with(fence: &str, what: &str) -> String {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md")).unwrap();
+    let mut blocks = text.split(fence).skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.find(|block| block.contains(what)).unwrap().to_owned()
+}
+
 /// The configuration that docs/audit.md shows, with the paths of the scene.
 fn rsyslog_configuration(scene: &Scene) -> String {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md")).unwrap();
-    let block = text.split("```rsyslog\n").nth(1).unwrap().split("```").next().unwrap();
+    let block = block_with("```rsyslog\n", "imuxsock");
     let own = block
         .replace("/run/vouchsafe-log.sock", scene.path("log.sock").to_str().unwrap())
         .replace("/var/log/vouchsafe-mirror.jsonl", scene.path("mirror.jsonl").to_str().unwrap());
@@ -229,4 +267,37 @@ fn rsyslogd_writes_the_record_whole_and_as_rfc_5424() {
     let log = self::log(&scene);
     let mirror = until("the record after", || file_lines(&scene, "mirror.jsonl"), |lines| lines.len() >= log.len());
     assert_eq!(mirror, log);
+}
+
+#[test]
+fn a_mirror_costs_a_run_one_call_for_each_record_after_it_is_on_the_disk() {
+    use crate::strace::trace;
+    if !have(&["strace"], true) {
+        return;
+    }
+    for kind in ["journald", "syslog"] {
+        let scene = Scene::with(&[("TOKEN", "x")]);
+        let socket = scene.path("log.sock");
+        let _listens = UnixDatagram::bind(&socket).unwrap();
+        let text = format!(
+            "[[audit.sinks]]\ntype = \"file\"\npath = \"{}\"\n[[audit.sinks]]\ntype = \"{kind}\"\npath = \"{}\"\n",
+            scene.path("audit.jsonl").display(),
+            socket.display()
+        );
+        let scene = scene.sinks(&text);
+        let mut line = vec![std::ffi::OsString::from(VOUCHSAFE)];
+        line.extend(scene.run_arguments(&["/usr/bin/true"]));
+        let traced = trace(&scene, &["-y", "-s", "4096"], &line, b"");
+        assert_eq!(traced.status.code(), Some(0), "{}", traced.transcript());
+        let count = |name: &str| traced.count(|call| call.name == name);
+        assert_eq!((count("socket"), count("sendto"), count("connect")), (1, 2, 0), "{}", traced.transcript());
+        let socket = &traced.calls[traced.position("socket", |call| call.name == "socket")];
+        assert!(socket.mentions("SOCK_CLOEXEC"), "{}", socket.text);
+        for event in ["access.requested", "access.released"] {
+            let of = |name: &'static str| traced.position(name, |call| call.name == name && call.mentions(event));
+            let synced = traced.calls[..of("sendto")].iter().rposition(|call| call.name == "fdatasync");
+            assert!(synced.is_some_and(|synced| of("write") < synced), "{}", traced.transcript());
+            assert!(traced.calls[of("sendto")].mentions("MSG_DONTWAIT"));
+        }
+    }
 }

@@ -46,14 +46,10 @@ impl LocalSocket {
     pub(super) fn send(&mut self, message: &[u8]) -> Result<(), Errno> {
         let to = SocketAddrUnix::new(self.path.as_path())?;
         match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Stream(stream) => match send_line(&stream, message) {
-                Ok(()) => {
-                    self.held = Held::Stream(stream);
-                    Ok(())
-                }
+            Held::Stream(stream) => match self.send_line(stream, message) {
                 // It was started again: once more, over another connection.
                 Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => self.send_by_datagram(None, &to, message),
-                Err(errno) => Err(errno),
+                sent => sent,
             },
             Held::Datagram(socket) => self.send_by_datagram(Some(socket), &to, message),
             Held::Nothing => self.send_by_datagram(None, &to, message),
@@ -66,13 +62,30 @@ impl LocalSocket {
             Err(Errno::PROTOTYPE) if self.may_stream => {
                 let stream = open(SocketType::STREAM)?;
                 connect(&stream, to)?;
-                send_line(&stream, message)?;
-                self.held = Held::Stream(stream);
-                Ok(())
+                self.send_line(stream, message)
             }
             sent => {
                 self.held = Held::Datagram(socket);
                 sent.map(drop)
+            }
+        }
+    }
+
+    /// Where there is no room, the connection stays. What went out in part only is torn: the connection is given up, so that
+    /// nothing is added to the piece.
+    fn send_line(&mut self, stream: OwnedFd, message: &[u8]) -> Result<(), Errno> {
+        let line = [message, b"\n"].concat();
+        match send(&stream, &line, FLAGS) {
+            Ok(sent) if sent < line.len() => Err(Errno::AGAIN),
+            Ok(_) => {
+                self.held = Held::Stream(stream);
+                Ok(())
+            }
+            Err(errno) => {
+                if errno == Errno::AGAIN {
+                    self.held = Held::Stream(stream);
+                }
+                Err(errno)
             }
         }
     }
@@ -102,15 +115,6 @@ const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 fn open(kind: SocketType) -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-}
-
-/// What went out in part only is torn: the connection is given up, so that nothing is added to the piece.
-fn send_line(stream: &OwnedFd, message: &[u8]) -> Result<(), Errno> {
-    let line = [message, b"\n"].concat();
-    match send(stream, &line, FLAGS)? {
-        sent if sent == line.len() => Ok(()),
-        _ => Err(Errno::AGAIN),
-    }
 }
 
 /// Nobody can change it any more, which is what journald wants before it reads it.

@@ -21,14 +21,21 @@ pub(super) const FACILITY: u8 = 10;
 /// What all of it comes under: APP-NAME here, SYSLOG_IDENTIFIER in the journal.
 pub(super) const APP_NAME: &str = "vouchsafe";
 
+/// This host, as a field of a message: one without a value is a hyphen, and none has a blank.
+pub(super) fn host() -> String {
+    field(&rustix::system::uname().nodename().to_string_lossy())
+}
+
+fn field(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { escape(text).replace(' ', "-") }
+}
+
 /// One message of this process. `time` is RFC 3339, `id` says what kind of message it is, in at most 32 characters.
-pub(super) fn message(severity: Severity, time: &str, id: &str, text: &str) -> String {
-    header(severity, time, &rustix::system::uname().nodename().to_string_lossy(), std::process::id(), id) + text
+pub(super) fn message(severity: Severity, time: &str, host: &str, id: &str, text: &str) -> String {
+    header(severity, time, host, std::process::id(), id) + text
 }
 
 fn header(severity: Severity, time: &str, host: &str, pid: u32, id: &str) -> String {
-    // A field without a value is a hyphen, and none has a blank.
-    let host = if host.is_empty() { "-".to_owned() } else { escape(host).replace(' ', "-") };
     let priority = FACILITY * 8 + severity as u8;
     format!("<{priority}>1 {time} {host} {APP_NAME} {pid} {id} - ")
 }
@@ -49,10 +56,11 @@ mod tests {
             header(Severity::Notice, time, "host-1", 7, "access.released"),
             "<85>1 2026-01-02T03:04:05.414213Z host-1 vouchsafe 7 access.released - "
         );
-        let header = header(Severity::Warning, time, "a host\n", 7, "access.denied");
+        let header = header(Severity::Warning, time, &field("a host\n"), 7, "access.denied");
         assert!(header.starts_with("<84>1 ") && header.is_ascii() && !header.contains('\n'), "{header:?}");
         assert_eq!(header.split(' ').count(), 8, "{header:?}");
-        assert!(message(Severity::Notice, time, "x", "{}").ends_with(" x - {}"));
+        assert!(message(Severity::Notice, time, &host(), "x", "{}").ends_with(" x - {}"));
+        assert_eq!(field(""), "-");
     }
 
     #[test]

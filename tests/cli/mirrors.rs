@@ -89,6 +89,21 @@ fn journald_has_the_line_and_fields_to_ask_by() {
     }
 }
 
+#[test]
+fn a_record_in_parts_is_mirrored_part_by_part() {
+    let names: Vec<String> = (0..100).map(|number| format!("A_SECRET_WITH_A_LONG_NAME_{number:04}")).collect();
+    let values: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v4lue")).collect();
+    let scene = Scene::with(&values);
+    let path = scene.path("log.sock");
+    let mirror = format!("[[audit.sinks]]\ntype = \"syslog\"\npath = \"{}\"\n", path.display());
+    let scene = scene.sinks(&format!("{mirror}[[audit.sinks]]\ntype = \"stderr\"\n"));
+    let socket = bind(&scene, "log.sock");
+    let outcome = scene.run(&["true"]).expect_status(0);
+    let messages: Vec<String> = received(&socket).iter().map(|message| text(message)).collect();
+    assert!(messages.len() > 3 && messages.iter().any(|line| line.contains("\"part\":2,")), "{messages:?}");
+    assert_eq!(messages, outcome.err().lines().collect::<Vec<_>>());
+}
+
 /// Runs a child with a mirror that does not work; the child runs, and one warning says why.
 #[track_caller]
 fn runs_with_one_warning(scene: &Scene, why: &str) {

@@ -94,7 +94,7 @@ pub(in crate::audit) fn deliver(note: &str, to: &Anchor) -> Result<(), String> {
 /// The local socket of a syslog daemon must take it at once.
 fn syslog(note: &str, path: &Path) -> std::io::Result<()> {
     let text = format!("{LINE_MARK}{}", STANDARD.encode(note));
-    let message = syslog::message(Severity::Notice, &rfc3339(SystemTime::now()), "checkpoint", &text);
+    let message = syslog::message(Severity::Notice, &rfc3339(SystemTime::now()), &syslog::host(), "checkpoint", &text);
     Ok(syslog::socket(path).send(message.as_bytes())?)
 }
 

@@ -6,6 +6,7 @@
 mod journald;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -58,6 +59,8 @@ struct Mirror {
     kind: Kind,
     socket: LocalSocket,
     name: String,
+    /// Of messages of syslog.
+    host: OnceCell<String>,
     /// Of which the mirror has not been told.
     lost: u64,
     /// Nobody is asked again before, where nobody was there.
@@ -130,7 +133,7 @@ fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 impl Mirror {
     fn new(kind: Kind, socket: LocalSocket, name: String) -> Self {
-        Self { kind, socket, name, lost: 0, rests_until: None, failing: None, said: None }
+        Self { kind, socket, name, host: OnceCell::new(), lost: 0, rests_until: None, failing: None, said: None }
     }
 
     fn repeat(&mut self, text: &str, line: &Line<'_>, watch: &mut dyn Watch) {
@@ -148,23 +151,21 @@ impl Mirror {
             return Err(None);
         }
         self.rests_until = None;
+        let in_syslog = |severity, time: &str, id: &str, text: &str| {
+            syslog::message(severity, time, self.host.get_or_init(syslog::host), id, text).into_bytes()
+        };
         if self.lost > 0 {
             let lost = format!("not mirrored before the next one: {}", count(self.lost, "audit record"));
             let message = match self.kind {
                 Kind::Journald => journald::lost(&lost, self.lost),
-                Kind::Syslog => {
-                    syslog::message(Severity::Warning, &rfc3339(SystemTime::now()), "mirror.lost", &lost).into_bytes()
-                }
+                Kind::Syslog => in_syslog(Severity::Warning, &rfc3339(SystemTime::now()), "mirror.lost", &lost),
             };
             self.socket.send(&message).map_err(Some)?;
             self.lost = 0;
         }
         let message = match self.kind {
             Kind::Journald => journald::record(text, line),
-            Kind::Syslog => {
-                let time = line.time.as_deref().unwrap_or("-");
-                syslog::message(line.severity(), time, &line.event, text).into_bytes()
-            }
+            Kind::Syslog => in_syslog(line.severity(), line.time.as_deref().unwrap_or("-"), &line.event, text),
         };
         match (self.kind, self.socket.send(&message)) {
             (Kind::Journald, Err(Errno::MSGSIZE | Errno::NOBUFS)) => self.socket.pass(&message).map_err(Some),
