@@ -147,7 +147,7 @@ fn a_full_mirror_is_a_warning() {
         while sender.send_to(b"x", scene.path("log.sock")).is_ok() {}
         senders.push(sender);
     }
-    runs_with_one_warning(&scene, "it is full, and nobody reads it");
+    runs_with_one_warning(&scene, "its queue is full");
     assert!(received(&socket).iter().all(|message| message == "x"));
 }
 

@@ -721,5 +721,5 @@ fn every_class_has_a_transcript() {
         .map(|class| class.word())
         .filter(|word| !all.contains(&format!("error[{word}]: ")))
         .collect();
-    assert_eq!(unseen, ["internal"]);
+    assert_eq!(unseen, ["unsupported", "internal"]);
 }

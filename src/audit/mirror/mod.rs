@@ -65,8 +65,9 @@ struct Mirror {
     lost: u64,
     /// Nobody is asked again before, where nobody was there.
     rests_until: Option<Instant>,
-    /// It was said that it fails; since when, and how many were lost then.
+    /// How many were lost, since it was said that it fails.
     failing: Option<u64>,
+    /// When that was said last.
     said: Option<Instant>,
 }
 
@@ -186,7 +187,7 @@ impl Mirror {
         if self.failing.is_none() && !is_quiet {
             (self.failing, self.said) = (Some(self.lost), Some(Instant::now()));
             let why = match errno {
-                Errno::AGAIN => "it is full, and nobody reads it".to_owned(),
+                Errno::AGAIN => "its queue is full".to_owned(),
                 Errno::MSGSIZE => "the record is longer than a message may be".to_owned(),
                 errno => plain_io(&errno.into()),
             };
