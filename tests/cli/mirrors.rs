@@ -216,6 +216,8 @@ fn the_agent_finds_a_mirror_that_was_started_again_and_says_how_much_it_lacks() 
     let next: Vec<String> = messages[1..].iter().map(|message| text(message)).collect();
     let at = written + usize::try_from(lost).unwrap();
     assert_eq!(next, log[at..at + next.len()]);
+    let status = agent.ask("status", &[]);
+    assert!(status.out().contains(&format!("\nnot mirrored {lost} records of the audit\n")), "{}", status.out());
     assert!(said("\"mirror.works\"")[0].contains(&format!("\"lost\":{lost}")), "{}", agent.log());
     agent.end();
     let last = received(&socket).pop().unwrap();
