@@ -246,7 +246,9 @@ fn sinks(policy: &Policy) -> BTreeSet<String> {
             let synced = if *sync { "" } else { ", without sync" };
             format!("file {path}{synced}{}{}", sealed.unwrap_or_default(), anchors.unwrap_or_default())
         }
+        Sink::Journald(path) => format!("journald {}, a mirror, which does not count", show(path)),
         Sink::Stderr => "standard error".into(),
+        Sink::Syslog(path) => format!("syslog {}, a mirror, which does not count", show(path)),
     };
     policy.sinks.iter().map(word).collect()
 }
