@@ -51,7 +51,7 @@ fn nothing_of_the_stores_own_context_takes_the_place_of_ours() {
 #[test]
 fn the_vector_opens_in_two_passes_and_with_the_offline_key() {
     let (file, vector) = (read(&vectors("sealed.age")), vector());
-    let sealed = SealedBytes::parse(&file).unwrap();
+    let sealed = SealedBytes::parse(Vouched::of_no_store(&file)).unwrap();
     let Opening::Locked(stanzas) = sealed.open([]).unwrap() else { panic!("opened without a key") };
     let body = STANDARD_NO_PAD.decode(vector["stanza_body"].as_str().unwrap()).unwrap();
     assert_eq!(stanzas, [KmsStanza { key: vector["key"].as_str().unwrap().to_owned(), ciphertext: body }]);
@@ -114,6 +114,7 @@ fn store(folder: &Scratch) -> KmsStore {
         recipients: Vec::new(),
         context: BTreeMap::new(),
         identities: Vec::new(),
+        min_generation: 0,
     }
 }
 
@@ -122,7 +123,7 @@ fn open(store: &KmsStore, wanted: &[Wanted]) -> Result<Vec<Answer>, StoreError> 
     let access =
         Access { policy: &store.aws, network: &network, env: &no_env, notes: &notes, fallback_region: region_of(KEY) };
     let (name, prod, api) = (store_name(), environment("prod"), service("api"));
-    let mut file = KmsFile::new(&name, store, &prod, Some(&api), access);
+    let mut file = KmsFile::new(&name, store, &prod, Some(&api), access, Guard::default());
     file.fetch(wanted, Instant::now() + std::time::Duration::from_secs(5))
 }
 
