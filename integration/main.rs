@@ -49,6 +49,7 @@ mod rotate_units;
 mod rotation_shows;
 mod sealed;
 mod signed;
+mod signed_faults;
 mod signed_files;
 mod strace;
 mod supervise;

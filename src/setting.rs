@@ -1,5 +1,7 @@
 //! Where every command starts: the policy that was selected, the host file, and the environment that we were started with.
 
+mod sealed_files;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,13 +10,11 @@ use std::time::{Instant, SystemTime};
 
 use crate::agent::client::{ClientError, DEFAULT_SOCKET};
 use crate::audit::{Actor, Auditor, CommandNote, Context};
-use crate::checked_file::{self, Use};
 use crate::child::command::Command;
-use crate::cli::{Selection, Signing, UsageError};
+use crate::cli::{Selection, UsageError};
 use crate::error::Error;
 use crate::inject::{OwnMeans, ParentEnv};
 use crate::name::{LABEL_RULE, StoreName, VariableName, show};
-use crate::output;
 use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, load, load_host, load_trusted};
 use crate::policy::locate::{self, Wanted};
@@ -22,21 +22,20 @@ use crate::policy::model::{
     AgeStore, AgentUse, AwsAccess, CredentialSource, HostFile, IdentitySource, KmsStore, Policy, Sink, Source,
     SsmStore, Store as StoreModel,
 };
-use crate::policy::sealed_trust::SealedDemand;
-use crate::policy::trust::{Demand, signature_of};
+use crate::policy::trust::Demand;
 use crate::ssh_keygen::SshKeygen;
 use crate::store::age::AgeFile;
 use crate::store::aws::{Access, Notes};
 use crate::store::document::Document;
 use crate::store::kms::{self, KmsFile};
 use crate::store::rekey::{OldKey, Rekey};
-use crate::store::sealed::{SealedError, SealedErrorKind};
 use crate::store::sealed_file::SealedFile;
 use crate::store::sealed_stages::SealedStages;
 use crate::store::ssm::Parameters;
 use crate::store::stages::Stages;
-use crate::store::vouched::{Guard, Sign, is_signature_outdated};
 use crate::store::{Store, StoreError, StoreErrorKind, Versions};
+
+pub use sealed_files::sealed_files_of;
 
 type Lookup<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
 
@@ -101,14 +100,6 @@ impl<'e> Setting<'e> {
     fn with(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
         let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
         Self { policy, host, aws: Notes::default(), variable, signer: None }
-    }
-
-    /// Signs what is written to sealed files with the key that was named: by option, else by variable.
-    #[must_use]
-    pub fn signing(self, options: &Signing, parent: &ParentEnv) -> Self {
-        let variable = || parent.get("VOUCHSAFE_SIGN_KEY").filter(|text| !text.is_empty()).map(PathBuf::from);
-        let key = options.sign_key.clone().or_else(variable);
-        Self { signer: key.map(|key| SshKeygen::new(&key, parent)), ..self }
     }
 
     /// Where the agent of this host listens, if there is one.
@@ -276,41 +267,6 @@ impl<'e> Setting<'e> {
         AgeFile::new(name, store, environment, service, &*self.variable, self.guard(store.min_generation))
     }
 
-    /// Says of each sealed file that was written without its signature, where nothing is demanded of it here: other hosts may
-    /// demand one.
-    pub fn note_outdated_signatures(&self) {
-        let outdated = sealed_files_of(&self.policy).filter(|(_, path)| is_signature_outdated(path));
-        for (_, path) in outdated {
-            let policy = self.policy.files.first().map(|path| show(path)).unwrap_or_default();
-            let path = show(&signature_of(path));
-            let hint = format!("vouchsafe policy sign {policy} --key KEY --sealed-files");
-            output::complain(&format!("vouchsafe: note: `{path}` is not of the file as it is now: {hint}\n"))
-                .unwrap_or_default();
-        }
-    }
-
-    /// Whether the file at `path` is safe, and answered for where the host demands it. It is not opened.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn look_at_file(&self, path: &Path) -> Result<(), SealedError> {
-        let guard = self.guard(0);
-        let looked = match guard.demand {
-            Some(_) => guard.read(path).map(drop),
-            None => checked_file::open(path, Use::Public).map(drop).map_err(SealedErrorKind::File),
-        };
-        looked.map_err(|kind| kind.at(path))
-    }
-
-    /// What a sealed file of this policy must have to be used here.
-    fn guard(&self, min_generation: u64) -> Guard<'_> {
-        Guard {
-            demand: SealedDemand::of(self.host.trust.as_ref(), &self.policy.environment),
-            min_generation,
-            signer: self.signer.as_ref().map(|signer| signer as &dyn Sign),
-        }
-    }
-
     /// What the wrapper uses for itself and the child must not get: every variable that a store of the policy may take an
     /// identity from, whether this run opens that store or not.
     #[must_use]
@@ -349,15 +305,6 @@ impl<'e> Setting<'e> {
             Some(Source::Template(_)) | None => Vec::new(),
         }
     }
-}
-
-/// Every file that is a store of the policy, with the name of the store.
-pub fn sealed_files_of(policy: &Policy) -> impl Iterator<Item = (&StoreName, &Path)> {
-    policy.stores.iter().filter_map(|(name, store)| match store {
-        StoreModel::Age(store) => Some((name, store.path.as_path())),
-        StoreModel::Kms(store) => Some((name, store.path.as_deref()?)),
-        StoreModel::Ssm(_) => None,
-    })
 }
 
 /// Every variable that a store of the policy may take an identity from.
