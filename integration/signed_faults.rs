@@ -262,3 +262,27 @@ fn signing_writers_side_by_side_lose_nothing() {
     assert!(signed.leftovers().is_empty());
     signed.expect_answered_for("the end");
 }
+
+/// What nobody demands costs nothing: not even a look whether there is a signature.
+#[test]
+fn a_signature_is_looked_at_where_one_is_demanded_and_nowhere_else() {
+    if !have(&["strace", "ssh-keygen", "unshare", "mount"], true) {
+        return;
+    }
+    let signed = Signed::new();
+    let scene = &signed.sealed.scene;
+    let traced = trace_as(scene, &["-f", "-y"], &Sealed::run_command(&["true"]), b"");
+    assert_eq!(traced.status.code(), Some(0), "{}", traced.transcript());
+    assert_eq!(traced.count(|call| call.mentions(".sig")), 0, "{}", traced.transcript());
+    assert_eq!(traced.count(|call| call.opens("store.age")), 1);
+    let host = std::fs::read(scene.path("host.toml")).unwrap();
+    scene.write("etc/vouchsafe/host.toml", &host);
+    let script = "mount --bind etc /etc && exec \"$@\"";
+    let words = ["-m", "sh", "-c", script, "sh"].map(OsString::from);
+    let line: Vec<OsString> =
+        std::iter::once("unshare".into()).chain(words).chain(Sealed::run_command(&["true"])).collect();
+    let traced = trace_as(scene, &["-f", "-y"], &line, b"");
+    assert_eq!(traced.status.code(), Some(0), "{}", traced.transcript());
+    assert_eq!(traced.count(|call| call.opens("store.age.sig")), 1, "{}", traced.transcript());
+    assert_eq!(traced.count(|call| call.opens("store.age\"")), 1);
+}

@@ -373,10 +373,11 @@ fn what_writes_signs_or_is_refused_before_anything_changes() {
     host.scene.write("value", b"written");
     let policy = ["--policy", "prod-api.toml"];
     let state = || ["prod-api.age", "prod-api.age.sig"].map(|file| std::fs::read(host.scene.path(file)).unwrap());
-    let writers: [&[&str]; 5] = [
+    let writers: [&[&str]; 6] = [
         &["set", "A", "--from-file", "value"],
         &["rekey"],
         &["rotate", "A"],
+        &["rotate", "A", "--rollback"],
         &["copy", "--from", "dev-api.toml", "--to", "prod-api.toml", "A", "--overwrite"],
         &["remove", "A"],
     ];

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::Value;
 
 use super::*;
-use crate::store::scratch::{Scratch, environment, item, no_env, read, secret, service, store_name};
+use crate::policy::sealed_trust::SealedDemand;
+use crate::store::scratch::{Scratch, SigningKey, environment, item, no_env, read, secret, service, store_name};
 use crate::store::sealed;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -119,11 +120,15 @@ fn store(folder: &Scratch) -> KmsStore {
 }
 
 fn open(store: &KmsStore, wanted: &[Wanted]) -> Result<Vec<Answer>, StoreError> {
+    open_guarded(store, wanted, Guard::default())
+}
+
+fn open_guarded(store: &KmsStore, wanted: &[Wanted], guard: Guard<'_>) -> Result<Vec<Answer>, StoreError> {
     let (network, notes) = Default::default();
     let access =
         Access { policy: &store.aws, network: &network, env: &no_env, notes: &notes, fallback_region: region_of(KEY) };
     let (name, prod, api) = (store_name(), environment("prod"), service("api"));
-    let mut file = KmsFile::new(&name, store, &prod, Some(&api), access, Guard::default());
+    let mut file = KmsFile::new(&name, store, &prod, Some(&api), access, guard);
     file.fetch(wanted, Instant::now() + std::time::Duration::from_secs(5))
 }
 
@@ -151,6 +156,28 @@ fn a_stanza_of_another_key_never_goes_to_kms() {
     let Err(error) = open(&store, &[database_url()]) else { panic!("opened") };
     let StoreErrorKind::Sealed(error) = error.kind else { panic!("{error}") };
     assert!(matches!(&*error.kind, Kind::OtherKmsKey { found } if found == KEY), "{error}");
+}
+
+#[test]
+fn nobody_asks_kms_for_a_file_that_nobody_answers_for() {
+    let (folder, alice, prod) = (Scratch::new(), SigningKey::new(1), environment("prod"));
+    let mut store = store(&folder);
+    let path = folder.write("prod.kms.age", read(&vectors("sealed.age")), 0o644);
+    let trust = alice.trusted_for("prod");
+    let guard = Guard { demand: SealedDemand::of(Some(&trust), &prod), ..Guard::default() };
+    let kind = |store: &KmsStore, guard| {
+        let Err(error) = open_guarded(store, &[database_url()], guard) else { panic!("opened") };
+        let StoreErrorKind::Sealed(error) = error.kind else { panic!("{error}") };
+        *error.kind
+    };
+    assert!(matches!(kind(&store, guard), Kind::Trust(_)));
+    // Signed, it is opened, and may still be too old.
+    let text = alice.signature(crate::policy::trust::SEALED_NAMESPACE, &read(&path));
+    folder.write("prod.kms.age.sig", text, 0o644);
+    let key = folder.write("key", vector()["identity"].as_str().unwrap(), 0o600);
+    store.identities = vec![crate::policy::model::IdentitySource::File(key)];
+    assert!(open_guarded(&store, &[database_url()], guard).is_ok());
+    assert!(matches!(kind(&store, Guard { min_generation: 1_000, ..guard }), Kind::Old { least: 1_000, .. }));
 }
 
 #[test]

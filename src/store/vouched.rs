@@ -16,7 +16,7 @@ use super::sealed::{MAX_FILE, SealedErrorKind as Kind};
 use crate::checked_file::{self, Use};
 use crate::policy::model::TrustedKey;
 use crate::policy::sealed_trust::{LARGEST, SealedDemand, Signatures};
-use crate::policy::trust::{SEALED_NAMESPACE, fingerprint, parse_key, signature_of};
+use crate::policy::trust::{SEALED_NAMESPACE, TrustError, TrustErrorKind, fingerprint, parse_key, signature_of};
 use crate::ssh_keygen::{SignError, SshKeygen};
 
 /// How often a file may be replaced while its signature is looked at.
@@ -163,13 +163,19 @@ impl<'a> Guard<'a> {
         Err(Kind::Io { doing: "read it together with its signature", error: rustix::io::Errno::BUSY.into() })
     }
 
-    /// The same for bytes that were read under the lock of a writer, so that no other one can have replaced them.
+    /// The same for bytes that were read under the lock of a writer, so that no other one can have replaced them. What is to be
+    /// signed builds upon nothing whose own signature does not fit, demanded or not.
     ///
     /// # Errors
     /// Nobody answers for them.
     pub(super) fn admit(&self, path: &Path, bytes: Vec<u8>) -> Result<Admitted<'a>, Kind> {
+        let fail = |error| Kind::Trust(Box::new(error));
         let admit = |demand: SealedDemand<'a>| demand.admit(path, &bytes, SystemTime::now());
-        let key = self.demand.map(admit).transpose().map_err(|error| Kind::Trust(Box::new(error)))?;
+        let key = self.demand.map(admit).transpose().map_err(fail)?;
+        // Whoever signs the new file answers for all of the old one that stays in it.
+        if self.demand.is_none() && self.signer.is_some() && is_signature_outdated(path) {
+            return Err(fail(TrustError { path: path.to_owned(), kind: TrustErrorKind::Forged }));
+        }
         Ok(Admitted { bytes, key })
     }
 

@@ -8,7 +8,6 @@ use ::age::x25519;
 use super::*;
 use crate::name::{EnvironmentName, StoreName};
 use crate::policy::model::{AgeStore, Trust};
-use crate::policy::trust::TrustErrorKind;
 use crate::store::age::AgeFile;
 use crate::store::scratch::{
     Scratch, SigningKey, age_store, environment, item, no_env, read, secret, set_mode, store_name,
@@ -169,6 +168,28 @@ fn an_older_copy_is_refused_where_the_policy_says_from_when_on() {
     assert!(matches!(kind(world.set(Some(&world.alice), "3")), Kind::Old { found: 2, least: 3 }));
     world.store.min_generation = 0;
     assert_eq!(world.fetch().unwrap().generation, Some(2), "nobody can tell without");
+}
+
+#[test]
+fn a_file_that_was_lost_begins_where_the_policy_does() {
+    let mut world = World::new();
+    world.store.min_generation = 7;
+    world.set(Some(&world.alice), "1").unwrap();
+    assert_eq!(world.fetch().unwrap().generation, Some(8));
+}
+
+#[test]
+fn nobody_signs_by_the_way_what_somebody_else_has_changed() {
+    let mut world = World::new();
+    world.trust.sealed_files.clear();
+    world.set(Some(&world.alice), "1").unwrap();
+    world.set(None, "2").unwrap();
+    assert!(is_signature_outdated(&world.store.path));
+    let refused = kind(world.set(Some(&world.alice), "3"));
+    assert!(matches!(&refused, Kind::Trust(error) if matches!(error.kind, TrustErrorKind::Forged)), "{refused:?}");
+    crate::store::write::sign(&world.store.path, &world.alice).unwrap();
+    world.set(Some(&world.alice), "3").unwrap();
+    assert!(!is_signature_outdated(&world.store.path) && world.fetch().unwrap().signed_by.is_none());
 }
 
 #[test]

@@ -159,6 +159,8 @@ pub fn create(path: &Path, mut document: Document, keys: &dyn Keys, guard: &Guar
     if std::fs::symlink_metadata(path).is_ok() {
         return Err(Kind::Exists);
     }
+    // Written anew after a loss, it is none of the older copies that the policy refuses.
+    document.generation = document.generation.max(guard.min_generation.saturating_sub(1));
     let sealed = seal(&mut document, keys)?;
     let signatures = guard.sign(&sealed)?;
     let temporary = place.write_temporary(&sealed, None, |_| Ok(()))?;
