@@ -89,7 +89,7 @@ pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<()
         output::print(&format!("{}: note: this host demands no signature for it\n", policy.environment))?;
     }
     let sealed = SealedDemand::of(Some(trust), &policy.environment).map(|demand| verify_sealed(&policy, demand));
-    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial))?;
+    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial()))?;
     sealed.unwrap_or(Ok(()))
 }
 

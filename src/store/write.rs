@@ -28,7 +28,7 @@ use ssh_key::PublicKey;
 
 use self::countersign::Countersign;
 use super::document::{Document, DocumentError};
-use super::sealed::{self, MAX_FILE, SealedErrorKind as Kind};
+use super::sealed::{self, MAX_FILE, SealedError, SealedErrorKind as Kind};
 use super::vouched::{Guard, Sign, Vouched};
 use crate::checked_file::{self, Use};
 use crate::policy::sealed_trust::Signatures;
@@ -168,6 +168,15 @@ pub fn create(path: &Path, mut document: Document, keys: &dyn Keys, guard: &Guar
         Some(new) => Countersign::beside(path, None, None, new)?.around(|| temporary.link()),
         None => temporary.link(),
     }
+}
+
+/// Puts a small file of our own, which is no sealed file, in place of another in the same way. It gets mode 0600.
+///
+/// # Errors
+/// Another writer holds the lock for [`LOCK_LIMIT`]; others could write the folder; a system call fails.
+pub fn replace_small(path: &Path, bytes: &[u8]) -> Result<(), SealedError> {
+    let replace = || Place::lock(path)?.write_temporary(bytes, None, |_| Ok(()))?.replace();
+    replace().map_err(|kind: Kind| kind.at(path))
 }
 
 /// Counts the generation up, encrypts, and proves that the result opens here and holds the same.
