@@ -13,7 +13,8 @@ use crate::checked_file::{self, Use, plain_io};
 use crate::error::{Cause, Class};
 use crate::inject::ParentEnv;
 use crate::name::show;
-use crate::policy::trust::parse_key;
+use crate::policy::trust::{is_attended, parse_key};
+use crate::sys;
 
 /// What it gets of our environment, beside names that begin with `SSH_` or `LC_`: to find itself, its agent and whom to ask.
 const PASSED: [&str; 13] = [
@@ -48,6 +49,8 @@ pub enum SignError {
     Failed(PathBuf),
     /// It could not be run.
     Start(String),
+    /// Nobody touched the security key.
+    Unattended(PathBuf),
     /// What it made is no signature of what it was given.
     Unfit,
 }
@@ -70,6 +73,7 @@ impl SshKeygen {
     /// It fails, or what it made does not fit.
     #[expect(clippy::disallowed_methods, reason = "what is signed is no secret, nor is any of its environment")]
     pub fn sign(&self, bytes: &[u8], namespace: &str) -> Result<(String, PublicKey), SignError> {
+        sys::signal::heed_children();
         let mut child = Command::new("ssh-keygen")
             .args(["-Y", "sign", "-n", namespace, "-f"])
             .arg(&self.key)
@@ -90,6 +94,9 @@ impl SshKeygen {
         let signature = SshSig::from_pem(&text).map_err(|_| SignError::Unfit)?;
         let signer = PublicKey::from(signature.public_key().clone());
         signer.verify(namespace, bytes, &signature).map_err(|_| SignError::Unfit)?;
+        if !is_attended(&signature) {
+            return Err(SignError::Unattended(self.key.clone()));
+        }
         Ok((text, signer))
     }
 
@@ -114,6 +121,9 @@ impl fmt::Display for SignError {
         match self {
             Self::Failed(key) => write!(f, "ssh-keygen made no signature with `{}`", show(key)),
             Self::Start(why) => write!(f, "cannot run ssh-keygen: {why}"),
+            Self::Unattended(key) => {
+                write!(f, "nobody touched the security key of `{}`, and no host takes such a signature", show(key))
+            }
             Self::Unfit => write!(f, "what ssh-keygen made is no signature of this file"),
         }
     }
@@ -122,7 +132,7 @@ impl fmt::Display for SignError {
 impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
-            Self::Failed(_) => Class::Identity,
+            Self::Failed(_) | Self::Unattended(_) => Class::Identity,
             Self::Start(_) | Self::Unfit => Class::Internal,
         }
     }
@@ -131,6 +141,7 @@ impl Cause for SignError {
         match self {
             Self::Failed(key) => Some(format!("ssh-keygen -l -f {}", show(key))),
             Self::Start(_) => Some("apt-get install openssh-client".into()),
+            Self::Unattended(_) => Some("ssh-keygen -t ed25519-sk   # without -O no-touch-required".into()),
             Self::Unfit => None,
         }
     }
