@@ -52,6 +52,8 @@ mod rotation_shows;
 mod sealed;
 mod security_key;
 mod signed;
+mod signed_faults;
+mod signed_files;
 mod strace;
 mod supervise;
 #[path = "../tests/cli/supervised.rs"]
