@@ -58,9 +58,14 @@ impl Traced {
 /// Runs `command` under `strace -f` with `options`, in the scene's environment. The trace lies in a folder of its own, so
 /// that a test can look at every file of the scene.
 pub fn trace(scene: &Scene, options: &[&str], command: &[OsString], input: &[u8]) -> Traced {
+    trace_as(scene, &[&["-f"], options].concat(), command, input)
+}
+
+/// The same without the processes that `command` starts: its calls can be counted though others run beside it.
+pub fn trace_as(scene: &Scene, options: &[&str], command: &[OsString], input: &[u8]) -> Traced {
     let elsewhere = Scene::new();
     let log = elsewhere.path("trace");
-    let mut words: Vec<OsString> = vec!["-f".into(), "-o".into(), log.clone().into()];
+    let mut words: Vec<OsString> = vec!["-o".into(), log.clone().into()];
     words.extend(options.iter().map(Into::into));
     words.push("--".into());
     words.extend_from_slice(command);
@@ -155,9 +160,22 @@ pub fn baseline(scene: &Scene, command: &[OsString], input: &[u8]) -> Traced {
 /// Runs `command` and lets the call at `point` fail with `fault` (strace's words: `error=ENOSPC`, `signal=KILL`). Fails
 /// loudly if it never came to that.
 pub fn inject(scene: &Scene, point: &Point, fault: &str, command: &[OsString], input: &[u8]) -> Traced {
+    inject_as(scene, &["-f"], point, fault, command, input)
+}
+
+/// The same with other options; none: without the processes that `command` starts.
+pub fn inject_as(
+    scene: &Scene,
+    options: &[&str],
+    point: &Point,
+    fault: &str,
+    command: &[OsString],
+    input: &[u8],
+) -> Traced {
     let filter = format!("trace={}", point.name);
     let rule = format!("inject={}:{fault}:when={}", point.name, point.ordinal);
-    let traced = trace(scene, &["-y", "-e", &filter, "-e", &rule], command, input);
+    let options = [options, &["-y", "-e", &filter, "-e", &rule]].concat();
+    let traced = trace_as(scene, &options, command, input);
     let hit = if fault.starts_with("signal=KILL") {
         traced.status.signal() == Some(9)
     } else {

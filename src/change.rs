@@ -37,7 +37,7 @@ const DEFAULT_GENERATE: Random =
 /// # Errors
 /// There is no value, it cannot be used, or the store does not take it.
 pub fn set(options: &cli::Set, parent: &ParentEnv) -> Result<(), Error> {
-    let setting = Setting::load(&options.selection, parent)?;
+    let setting = Setting::load(&options.selection, parent)?.signing(&options.signing, parent);
     let item = bound_item(&setting.policy, &options.name)?.clone();
     refuse_fixed(&options.name, &item)?;
     setting.open_versions(&item.store)?.refuse_unwritable()?;
@@ -46,6 +46,7 @@ pub fn set(options: &cli::Set, parent: &ParentEnv) -> Result<(), Error> {
         let written = store.put(&item.item, value, author, false, setting.deadline())?;
         written.map(Some).ok_or_else(|| ChangeError::Exists(options.name.clone()).into())
     })?;
+    setting.note_outdated_signatures();
     let version = version.map(|version| format!("version {version}")).unwrap_or_default();
     output::print(&format!("{} is {version}\n", options.name))?;
     match public {
@@ -59,7 +60,7 @@ pub fn set(options: &cli::Set, parent: &ParentEnv) -> Result<(), Error> {
 /// # Errors
 /// There is no such item, or the store does not take the change.
 pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
-    let setting = Setting::load(&options.selection, parent)?;
+    let setting = Setting::load(&options.selection, parent)?.signing(&options.signing, parent);
     let item = bound_item(&setting.policy, &options.name)?.clone();
     write_one(&setting, &options.name, &item, Event::SecretRemoved, |store, _| {
         match store.remove(&item.item, setting.deadline())? {
@@ -67,6 +68,7 @@ pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
             false => Err(absent(&setting, &options.name, &item)),
         }
     })?;
+    setting.note_outdated_signatures();
     output::print(&format!("{} is removed; the binding in the policy is still there\n", options.name))
 }
 
@@ -76,7 +78,7 @@ pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
 /// A name is missing at one end, or there already at the other; a store fails.
 pub fn copy(options: &cli::Copy, parent: &ParentEnv) -> Result<(), Error> {
     let from = Setting::of_file(&options.from, parent)?;
-    let to = Setting::of_file(&options.to, parent)?;
+    let to = Setting::of_file(&options.to, parent)?.signing(&options.signing, parent);
     let caller = caller::of_this_process(false);
     // What the policies alone can refuse is refused before the first value moves; from then on, each line printed is done.
     for name in &options.names {
@@ -95,6 +97,7 @@ pub fn copy(options: &cli::Copy, parent: &ParentEnv) -> Result<(), Error> {
         let version = version.map(|version| format!("version {version}")).unwrap_or_default();
         output::print(&format!("{name} is {version} in {}\n", to.policy.environment))?;
     }
+    to.note_outdated_signatures();
     Ok(())
 }
 

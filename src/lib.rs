@@ -10,7 +10,7 @@
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it, or staying with it;
 //! - [`agent`]: the same through a daemon that holds the means;
 //! - [`rotate`]: new values, made, staged and proven;
-//! - [`inspect`], [`explain`], [`lint`], [`verdicts`], [`manual`]: looking; [`sign`]: signatures of policies; [`change`], [`rekey`], [`init`]: writing; [`audit_log`]: reading logs;
+//! - [`inspect`], [`explain`], [`lint`], [`verdicts`], [`manual`]: looking; [`sign`]: signatures of policies and sealed files, which [`ssh_keygen`] makes; [`change`], [`rekey`], [`init`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
 //! - [`exposed`]: what somebody removed could open, in the policy's words;
 //! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`], [`program`]: what all of them use; [`sys`]: the only `unsafe`.
@@ -48,6 +48,7 @@ pub mod schema;
 pub mod secret;
 pub mod setting;
 pub mod sign;
+pub mod ssh_keygen;
 pub mod store;
 pub mod sys;
 pub mod verdicts;

@@ -25,7 +25,7 @@ pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
         cli::Policy::Lint { files } => lint(files, parent),
         cli::Policy::Diff { old, new, json } => diff(old, new, *json, parent),
         cli::Policy::Test { files, json } => verdicts::test(files, *json, parent),
-        cli::Policy::Sign { file, key } => sign::sign(file, key, parent),
+        cli::Policy::Sign { file, key, sealed_files } => sign::sign(file, key, *sealed_files, parent),
         cli::Policy::Verify { file, host } => sign::verify(file, host.as_deref(), parent),
         cli::Policy::Schema => output::print(COMMITTED),
     }

@@ -1,5 +1,7 @@
 //! Where every command starts: the policy that was selected, the host file, and the environment that we were started with.
 
+mod sealed_files;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use crate::policy::model::{
     SsmStore, Store as StoreModel,
 };
 use crate::policy::trust::Demand;
+use crate::ssh_keygen::SshKeygen;
 use crate::store::age::AgeFile;
 use crate::store::aws::{Access, Notes};
 use crate::store::document::Document;
@@ -33,6 +36,8 @@ use crate::store::sealed_stages::SealedStages;
 use crate::store::ssm::Parameters;
 use crate::store::stages::Stages;
 use crate::store::{Store, StoreError, StoreErrorKind, Versions};
+
+pub use sealed_files::sealed_files_of;
 
 type Lookup<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
 
@@ -46,6 +51,8 @@ pub struct Setting<'e> {
     pub aws: Notes,
     /// Looks a variable of our own environment up.
     variable: Box<Lookup<'e>>,
+    /// Who signs the sealed files that are written, if anybody.
+    signer: Option<SshKeygen>,
     parent: &'e ParentEnv,
 }
 
@@ -95,7 +102,7 @@ impl<'e> Setting<'e> {
 
     fn with(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
         let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
-        Self { policy, host, aws: Notes::default(), variable, parent }
+        Self { policy, host, aws: Notes::default(), variable, parent, signer: None }
     }
 
     /// Where the agent of this host listens, if there is one.
@@ -189,7 +196,8 @@ impl<'e> Setting<'e> {
 
     fn kms_file<'s>(&'s self, name: &'s StoreName, store: &'s KmsStore) -> KmsFile<'s> {
         let access = self.access(&store.aws, kms::region_of(&store.key));
-        KmsFile::new(name, store, &self.policy.environment, self.policy.service.as_ref(), access)
+        let guard = self.guard(store.min_generation);
+        KmsFile::new(name, store, &self.policy.environment, self.policy.service.as_ref(), access, guard)
     }
 
     fn parameters<'s>(&'s self, name: &'s StoreName, store: &'s SsmStore) -> Parameters<'s> {
@@ -264,7 +272,7 @@ impl<'e> Setting<'e> {
 
     fn age_file<'s>(&'s self, name: &'s StoreName, store: &'s AgeStore) -> AgeFile<'s> {
         let (environment, service) = (&self.policy.environment, self.policy.service.as_ref());
-        AgeFile::new(name, store, environment, service, &*self.variable)
+        AgeFile::new(name, store, environment, service, &*self.variable, self.guard(store.min_generation))
     }
 
     /// What the wrapper uses for itself and the child must not get: every variable that a store of the policy may take an

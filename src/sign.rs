@@ -1,60 +1,85 @@
-//! `vouchsafe policy sign` and `verify`: signatures of policies, made by ssh-keygen and checked as `run` checks them.
-//!
-//! The private key is ssh-keygen's business alone: it may be encrypted, held by ssh-agent or live in a security key. What it
-//! answers is verified before it is written.
+//! `vouchsafe policy sign` and `verify`: signatures of policies and of the sealed files that they name, made by ssh-keygen and
+//! checked as `run` checks them. What it answers is verified before it is written.
 
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use ssh_key::{PublicKey, SshSig};
+use ssh_key::PublicKey;
 
-use crate::audit::{Event, Outcome};
+use crate::audit::{Auditor, Event, Outcome};
 use crate::change::Unrecorded;
 use crate::checked_file::{self, Use, plain_io};
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
-use crate::name::show;
+use crate::name::{StoreName, show};
 use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
-use crate::policy::trust::{Demand, NAMESPACE, fingerprint, is_attended, signature_of};
-use crate::setting::{Setting, load_options};
-use crate::{caller, output, sys};
+use crate::policy::model::{Policy, TrustedKey};
+use crate::policy::sealed_trust::SealedDemand;
+use crate::policy::trust::{Demand, NAMESPACE, fingerprint, parse_key, signature_of};
+use crate::setting::{Setting, load_options, sealed_files_of};
+use crate::ssh_keygen::{SignError as KeygenError, SshKeygen};
+use crate::store::sealed::SealedErrorKind;
+use crate::store::vouched::Guard;
+use crate::store::{StoreError, StoreErrorKind, write};
+use crate::{caller, output};
 
-/// Signs a policy and every file that it extends. Each signature is written down before ssh-keygen is asked for it, and what came
-/// of it after.
+/// Signs a policy and every file that it extends, and where that is asked for the sealed files that it names. Each
+/// signature is written down before ssh-keygen is asked for it, and what came of it after.
 ///
 /// # Errors
 /// The policy is invalid, a record cannot be written, ssh-keygen fails, or what it made does not fit.
-pub fn sign(path: &Path, key: &Path, parent: &ParentEnv) -> Result<(), Error> {
+pub fn sign(path: &Path, key: &Path, sealed_files: bool, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::to_be_signed(path, parent)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
+    let keygen = SshKeygen::new(key, parent);
     for file in &setting.policy.files {
         let bytes = checked_file::read(file, Use::Public, LARGEST).map_err(SignError::File)?;
-        auditor.record(
-            Event::PolicySigned,
-            Outcome::Allowed,
-            Some(&format!("{} with {}", show(file), show(key))),
-            &[],
-        )?;
-        let signed = sign_one(&bytes, key).and_then(|(signature, signer)| {
+        begin(&mut auditor, file, "", key)?;
+        let signed = keygen.sign(&bytes, NAMESPACE).map_err(SignError::Keygen).and_then(|(signature, signer)| {
             replace(&signature_of(file), signature.as_bytes())?;
             Ok(signer)
         });
-        let (outcome, reason) = match &signed {
-            Ok(signer) => (Outcome::Succeeded, format!("{} by {}", show(file), fingerprint(signer))),
-            Err(error) => (Outcome::Failed, format!("{}: {error}", show(file))),
-        };
-        let written = auditor.record(Event::PolicySigned, outcome, Some(&reason), &[]);
-        match (&signed, written) {
-            (_, Ok(())) => {}
-            (Ok(_), Err(unwritten)) => return Err(Unrecorded(unwritten).into()),
-            (Err(_), Err(unwritten)) => return Err(unwritten.into()),
+        settle(&mut auditor, file, "", signed.map_err(Error::from))?;
+    }
+    if sealed_files {
+        for (store, file) in sealed_files_of(&setting.policy) {
+            if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                output::print(&format!("{}: of store `{store}`, not written yet\n", show(file)))?;
+                continue;
+            }
+            output::print(&format!("{}: of store `{store}`, to be signed as it is\n", show(file)))?;
+            begin(&mut auditor, file, "sealed file ", key)?;
+            let signed = write::sign(file, &keygen).map_err(|kind| of_store(store, kind.at(file)));
+            settle(&mut auditor, file, "sealed file ", signed)?;
         }
-        output::print(&format!("{}: signed by {}\n", show(&signature_of(file)), fingerprint(&signed?)))?;
     }
     Ok(())
+}
+
+/// Writes down that one file is going to be signed. Until this has returned, it may not be.
+fn begin(auditor: &mut Auditor, file: &Path, kind: &str, key: &Path) -> Result<(), Error> {
+    let reason = format!("{kind}{} with {}", show(file), show(key));
+    Ok(auditor.record(Event::PolicySigned, Outcome::Allowed, Some(&reason), &[])?)
+}
+
+/// Writes down and says what came of one file.
+fn settle(auditor: &mut Auditor, file: &Path, kind: &str, signed: Result<PublicKey, Error>) -> Result<(), Error> {
+    let (outcome, reason) = match &signed {
+        Ok(signer) => (Outcome::Succeeded, format!("{kind}{} by {}", show(file), fingerprint(signer))),
+        Err(error) => (Outcome::Failed, format!("{kind}{}: {error}", show(file))),
+    };
+    match (&signed, auditor.record(Event::PolicySigned, outcome, Some(&reason), &[])) {
+        (_, Ok(())) => {}
+        (Ok(_), Err(unwritten)) => return Err(Unrecorded(unwritten).into()),
+        (Err(_), Err(unwritten)) => return Err(unwritten.into()),
+    }
+    output::print(&format!("{}: signed by {}\n", show(&signature_of(file)), fingerprint(&signed?)))
+}
+
+fn of_store(store: &StoreName, error: crate::store::sealed::SealedError) -> Error {
+    StoreError { store: store.clone(), kind: StoreErrorKind::Sealed(error) }.into()
 }
 
 /// Whether this host would use the policy, and who answers for each of its files.
@@ -72,42 +97,39 @@ pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<()
     for file in &policy.files {
         let bytes = checked_file::read(file, Use::Public, LARGEST).map_err(SignError::File)?;
         let admitted = demand.admit(file, &bytes, now).map_err(crate::policy::file::PolicyError::from)?;
-        let by = admitted.key().and_then(|key| crate::policy::trust::parse_key(&key.key));
-        let by = by.map(|key| format!("{} {}", fingerprint(&key), key.comment())).unwrap_or_default();
-        output::print(&format!("{}: good, by {}\n", show(file), by.trim_end()))?;
+        output::print(&format!("{}: good, by {}\n", show(file), named(admitted.key())))?;
     }
     if !is_demanded {
         output::print(&format!("{}: note: this host demands no signature for it\n", policy.environment))?;
     }
-    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial()))
+    let sealed = SealedDemand::of(Some(trust), &policy.environment).map(|demand| verify_sealed(&policy, demand));
+    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial()))?;
+    sealed.unwrap_or(Ok(()))
 }
 
-/// What ssh-keygen makes of `bytes`, and the key that it used.
-#[expect(clippy::disallowed_methods, reason = "a policy is no secret, and no value is in this command's environment")]
-fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> {
-    sys::signal::heed_children();
-    let mut child = Command::new("ssh-keygen")
-        .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
-        .arg(key)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        // What it asks and what it complains of is for the one who signs.
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|error| SignError::Start(plain_io(&error)))?;
-    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(bytes));
-    let made = child.wait_with_output().map_err(|error| SignError::Start(plain_io(&error)))?;
-    if !made.status.success() || written.is_err() {
-        return Err(SignError::Failed(key.to_owned()));
+/// The same for each sealed file. One that is not good does not keep the others from being looked at.
+fn verify_sealed(policy: &Policy, demand: SealedDemand<'_>) -> Result<(), Error> {
+    let guard = Guard { demand: Some(demand), ..Guard::default() };
+    let mut failure = None;
+    for (store, file) in sealed_files_of(policy) {
+        let said = match guard.read(file) {
+            Ok(admitted) => format!("good, by {}", named(admitted.key())),
+            Err(SealedErrorKind::File(error)) if error.is_absent() => "not written yet".to_owned(),
+            Err(kind) => {
+                failure = failure.or(Some(of_store(store, kind.at(file))));
+                "not good".to_owned()
+            }
+        };
+        output::print(&format!("{}: {said}\n", show(file)))?;
     }
-    let text = String::from_utf8(made.stdout).map_err(|_| SignError::Unfit)?;
-    let signature = SshSig::from_pem(&text).map_err(|_| SignError::Unfit)?;
-    let signer = PublicKey::from(signature.public_key().clone());
-    signer.verify(NAMESPACE, bytes, &signature).map_err(|_| SignError::Unfit)?;
-    if !is_attended(&signature) {
-        return Err(SignError::Unattended(key.to_owned()));
-    }
-    Ok((text, signer))
+    failure.map_or(Ok(()), Err)
+}
+
+/// Fingerprint and comment of a key.
+fn named(key: Option<&TrustedKey>) -> String {
+    let key = key.and_then(|key| parse_key(&key.key));
+    let by = key.map(|key| format!("{} {}", fingerprint(&key), key.comment())).unwrap_or_default();
+    by.trim_end().to_owned()
 }
 
 /// A signature file is whole or not there: the old one, until the new one is on the disk.
@@ -131,26 +153,18 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), SignError> {
 /// Why nothing was signed or verified.
 #[derive(Debug)]
 enum SignError {
-    Failed(PathBuf),
     File(checked_file::FileError),
+    Keygen(KeygenError),
     NoTrust(PathBuf),
-    Start(String),
-    Unattended(PathBuf),
-    Unfit,
     Write(PathBuf, String),
 }
 
 impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(key) => write!(f, "ssh-keygen made no signature with `{}`", show(key)),
             Self::File(error) => error.fmt(f),
+            Self::Keygen(error) => error.fmt(f),
             Self::NoTrust(host) => write!(f, "`{}` has no [trust], so this host demands no signature", show(host)),
-            Self::Start(why) => write!(f, "cannot run ssh-keygen: {why}"),
-            Self::Unattended(key) => {
-                write!(f, "nobody touched the security key of `{}`, and no host takes such a signature", show(key))
-            }
-            Self::Unfit => write!(f, "what ssh-keygen made is no signature of this policy"),
             Self::Write(path, why) => write!(f, "cannot write `{}`: {why}", show(path)),
         }
     }
@@ -160,19 +174,17 @@ impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
             Self::File(_) | Self::NoTrust(_) => Class::Policy,
-            Self::Failed(_) | Self::Unattended(_) => Class::Identity,
-            Self::Start(_) | Self::Unfit | Self::Write(..) => Class::Internal,
+            Self::Keygen(error) => error.class(),
+            Self::Write(..) => Class::Internal,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Failed(key) => Some(format!("ssh-keygen -l -f {}", show(key))),
             Self::File(error) => error.hint(),
+            Self::Keygen(error) => error.hint(),
             Self::NoTrust(_) => Some("name the host file that has it: --host FILE".into()),
-            Self::Start(_) => Some("apt-get install openssh-client".into()),
-            Self::Unattended(_) => Some("ssh-keygen -t ed25519-sk   # without -O no-touch-required".into()),
-            Self::Unfit | Self::Write(..) => None,
+            Self::Write(..) => None,
         }
     }
 }

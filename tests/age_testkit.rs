@@ -14,6 +14,7 @@ use std::time::Duration;
 use age_core::format::FileKey;
 use vouchsafe::secret::Secret;
 use vouchsafe::store::sealed::{Opening, SealedBytes, SealedErrorKind as Kind};
+use vouchsafe::store::vouched::Vouched;
 
 const VECTORS: usize = 143;
 const LIMIT: Duration = Duration::from_secs(5);
@@ -73,7 +74,8 @@ fn every_vector_comes_out_as_it_says() {
         let vector = Vector::parse(&read(&folder.join(name)));
         let expected =
             if UNSUPPORTED.contains(&name.as_str()) { Outcome::Unsupported } else { vector.expected.clone() };
-        let is_too_large = matches!(SealedBytes::parse(&vector.file), Err(Kind::Limit("bytes of the file", _)));
+        let is_too_large =
+            matches!(SealedBytes::parse(Vouched::of_no_store(&vector.file)), Err(Kind::Limit("bytes of the file", _)));
         assert_eq!(is_too_large, TOO_LARGE.contains(&name.as_str()), "{name}");
         let (one, two) = within_limit(name, vector.clone());
         if one != expected {
@@ -131,7 +133,7 @@ fn pass_one(vector: &Vector) -> Outcome {
 }
 
 fn pass_with(vector: &Vector, identities: &[Box<dyn age::Identity>]) -> Outcome {
-    let opened = SealedBytes::parse_within(&vector.file, HIGHER_LIMIT)
+    let opened = SealedBytes::parse_within(Vouched::of_no_store(&vector.file), HIGHER_LIMIT)
         .and_then(|file| file.open(identities.iter().map(|one| &**one)));
     match opened {
         Ok(Opening::Opened(plaintext)) => Outcome::Success(digest(&plaintext)),
@@ -143,7 +145,9 @@ fn pass_with(vector: &Vector, identities: &[Box<dyn age::Identity>]) -> Outcome 
 fn pass_two(vector: &Vector) -> Outcome {
     let Ok(key) = <[u8; 16]>::try_from(vector.file_key.as_slice()) else { return Outcome::HeaderFailure };
     let file_key = FileKey::init_with_mut(|place| *place = key);
-    match SealedBytes::parse_within(&vector.file, HIGHER_LIMIT).and_then(|file| file.open_with_file_key(file_key)) {
+    match SealedBytes::parse_within(Vouched::of_no_store(&vector.file), HIGHER_LIMIT)
+        .and_then(|file| file.open_with_file_key(file_key))
+    {
         Ok(plaintext) => Outcome::Success(digest(&plaintext)),
         Err(error) => classify(&error),
     }

@@ -119,6 +119,15 @@ pub struct Selection {
     pub policy: Option<PathBuf>,
 }
 
+/// Who signs what is written to sealed files.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Signing {
+    /// Sign the sealed file that is written, by ssh-keygen, for hosts that demand it: a private key, or a public one whose
+    /// private half ssh-agent holds. Also VOUCHSAFE_SIGN_KEY.
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+}
+
 /// `vouchsafe run`.
 #[derive(Debug, Args)]
 pub struct Run {
@@ -228,6 +237,9 @@ pub struct Set {
     /// An empty value is meant.
     #[arg(long)]
     pub allow_empty: bool,
+    /// Who signs.
+    #[command(flatten)]
+    pub signing: Signing,
 }
 
 /// `vouchsafe remove`.
@@ -239,6 +251,9 @@ pub struct Remove {
     /// Which policy.
     #[command(flatten)]
     pub selection: Selection,
+    /// Who signs.
+    #[command(flatten)]
+    pub signing: Signing,
 }
 
 /// `vouchsafe history`.
@@ -267,6 +282,9 @@ pub struct Copy {
     /// Write over values that are already there.
     #[arg(long)]
     pub overwrite: bool,
+    /// Who signs.
+    #[command(flatten)]
+    pub signing: Signing,
     /// The names of the secrets, bound by both policies.
     #[arg(required = true, value_name = "NAME", value_parser = quiet_name)]
     pub names: Vec<VariableName>,
@@ -333,6 +351,9 @@ pub enum Policy {
         /// The key: a private key, or a public one whose private half ssh-agent holds.
         #[arg(long, short = 'k', value_name = "FILE")]
         key: PathBuf,
+        /// Sign each sealed file of the policy too, as it lies there: look who wrote it first.
+        #[arg(long)]
+        sealed_files: bool,
     },
     /// Would this host use the policy, and who answers for it?
     Verify {

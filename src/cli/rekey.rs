@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Selection;
+use super::{Selection, Signing};
 use crate::name::StoreName;
 
 /// `vouchsafe rekey`.
@@ -27,6 +27,9 @@ pub struct Rekey {
     /// Do everything but the writing: say what would be done, and whether it could be.
     #[arg(long)]
     pub dry_run: bool,
+    /// Who signs.
+    #[command(flatten)]
+    pub signing: Signing,
     /// One JSON object.
     #[arg(long)]
     pub json: bool,

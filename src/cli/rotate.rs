@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::Selection;
+use super::{Selection, Signing};
 use crate::name::{VARIABLE_RULE, VariableName};
 use crate::policy::pattern::Pattern;
 use crate::rotate::step::StepName;
@@ -37,6 +37,9 @@ pub struct Rotate {
     /// Show each step that would be taken; change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Who signs.
+    #[command(flatten)]
+    pub signing: Signing,
     /// One JSON object for each step.
     #[arg(long)]
     pub json: bool,

@@ -3,16 +3,15 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, Seen, entries_table, iam, look, unasked};
+use super::{Entry, SealedFileEntry, Seen, entries_table, iam, look, unasked};
 use crate::audit::AuditError;
-use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
 use crate::exposed::{ExposedValue, State};
 use crate::inject::ParentEnv;
 use crate::policy::model::{DocumentFormat, Policy, Store as StoreModel};
-use crate::setting::Setting;
+use crate::setting::{Setting, sealed_files_of};
 use crate::store::identity;
-use crate::{checked_file, cli, output};
+use crate::{cli, output};
 
 /// What `vouchsafe check --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -29,6 +28,8 @@ pub struct Report {
     findings: Vec<String>,
     /// Every binding of the policy.
     secrets: Vec<Entry>,
+    /// The files of stores that were opened.
+    sealed_files: Vec<SealedFileEntry>,
 }
 
 /// `vouchsafe check`. Every store is asked; one that fails is a finding, and its status stands over that of the others: who
@@ -42,12 +43,12 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
         return iam::print(&setting.policy, setting.sinks(), command);
     }
     let mut findings = writing_findings(&setting.policy);
-    let Seen { entries: secrets, problems, failures, exposed } = if options.offline {
-        findings.append(&mut file_findings(&setting.policy));
+    let Seen { entries: secrets, problems, failures, exposed, files } = if options.offline {
+        findings.append(&mut file_findings(&setting));
         if setting.sinks().is_empty() {
             findings.push(AuditError::NoSink.to_string());
         }
-        Seen { entries: unasked(&setting.policy), problems: Vec::new(), failures: Vec::new(), exposed: Vec::new() }
+        Seen { entries: unasked(&setting.policy), ..Seen::default() }
     } else {
         look(&setting, "check")?
     };
@@ -82,6 +83,7 @@ pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
         online: !options.offline,
         findings,
         secrets,
+        sealed_files: files,
     };
     if options.json {
         output::print_json(&report)?;
@@ -115,15 +117,11 @@ fn writing_findings(policy: &Policy) -> Vec<String> {
     faults.collect()
 }
 
-/// Whether the files of the stores are there and safe: what can be seen without opening one.
-fn file_findings(policy: &Policy) -> Vec<String> {
-    let files = policy.stores.iter().filter_map(|(name, store)| match store {
-        StoreModel::Age(store) => Some((name, &store.path)),
-        StoreModel::Kms(store) => Some((name, store.path.as_ref()?)),
-        StoreModel::Ssm(_) => None,
-    });
-    let opened = files.map(|(name, path)| (name, checked_file::open(path, Use::Public)));
-    opened.filter_map(|(name, opened)| opened.err().map(|error| format!("store `{name}`: {error}"))).collect()
+/// Whether the files of the stores are there and safe, and answered for where the host demands it: what can be seen without
+/// opening one.
+fn file_findings(setting: &Setting<'_>) -> Vec<String> {
+    let looked = sealed_files_of(&setting.policy).map(|(name, path)| (name, setting.look_at_file(path)));
+    looked.filter_map(|(name, looked)| looked.err().map(|error| format!("store `{name}`: {error}"))).collect()
 }
 
 /// Something is due, missing or incomplete.

@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, entries_table, look, rfc3339, written_down};
+use super::{Entry, SealedFileEntry, entries_table, look, rfc3339, written_down};
 use crate::audit::{Event, Outcome};
 use crate::checked_file::Use;
 use crate::error::{Cause, Class, Error};
@@ -17,6 +17,7 @@ use crate::name::escape;
 use crate::setting::Setting;
 use crate::store::document::Document;
 use crate::store::sealed;
+use crate::store::vouched::Vouched;
 use crate::{caller, checked_file, cli, output};
 
 /// What `vouchsafe list --json` prints.
@@ -30,6 +31,8 @@ pub struct Listing {
     secrets: Vec<Entry>,
     /// What somebody removed could open, and is in a store still.
     exposed: Vec<ExposedValue>,
+    /// The files of stores that were opened.
+    sealed_files: Vec<SealedFileEntry>,
 }
 
 /// `vouchsafe list`.
@@ -50,6 +53,7 @@ pub fn list(options: &cli::List, parent: &ParentEnv) -> Result<(), Error> {
         service: setting.policy.service.as_ref().map(ToString::to_string),
         secrets: seen.entries,
         exposed: seen.exposed,
+        sealed_files: seen.files,
     };
     if options.json {
         return output::print_json(&listing);
@@ -90,7 +94,7 @@ fn list_file(path: &Path, options: &cli::List, parent: &ParentEnv) -> Result<(),
 
 /// Who can open the file, and a line that differs where the content does.
 fn public_text(path: &Path, bytes: &[u8]) -> Result<String, Error> {
-    let stanzas = sealed::SealedBytes::parse(bytes)
+    let stanzas = sealed::SealedBytes::parse(Vouched::of_no_store(bytes))
         .and_then(|sealed| sealed.stanza_types())
         .map_err(|kind| Unreadable(kind.at(path).to_string(), None))?;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();

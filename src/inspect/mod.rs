@@ -29,7 +29,7 @@ use crate::audit::{Auditor, Event, Outcome, SecretNote};
 use crate::caller;
 use crate::error::Error;
 use crate::exposed::ExposedValue;
-use crate::name::{StoreName, VariableName, escape};
+use crate::name::{StoreName, VariableName, escape, show};
 use crate::policy::model::{Binding, Bundle, ItemRef, JsonPointer, Policy, Source, Stage};
 use crate::resolve::{ResolveError, is_expired, pick, variable_of, wanted_bundle};
 use crate::setting::Setting;
@@ -67,7 +67,21 @@ pub struct Entry {
     pub pending: Option<PendingVersion>,
 }
 
+/// The file of a store, as it was opened.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SealedFileEntry {
+    /// The store.
+    pub store: String,
+    /// The file.
+    pub path: String,
+    /// How often its document was written: what `min_generation` in the policy is compared with. `null` of a file made by hand.
+    pub generation: Option<u64>,
+    /// The key that answers for it, as `ssh-keygen -l` names it; `null` where the host demands no signature.
+    pub signed_by: Option<String>,
+}
+
 /// What every store of a policy answered, without its values.
+#[derive(Default)]
 struct Seen {
     entries: Vec<Entry>,
     /// Values that are there and that `run` could not use.
@@ -76,6 +90,8 @@ struct Seen {
     failures: Vec<Error>,
     /// What somebody removed could open, and is in a store still.
     exposed: Vec<ExposedValue>,
+    /// The files that were opened, in the order of the names of their stores.
+    files: Vec<SealedFileEntry>,
 }
 
 /// Asks every store of the policy for everything that is bound, and keeps only what is no value. A store that fails does
@@ -112,13 +128,19 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
         of_bundles: Vec::new(),
         problems: Vec::new(),
     };
-    let (mut failures, mut exposed) = (Vec::new(), Vec::new());
+    let (mut failures, mut exposed, mut files) = (Vec::new(), Vec::new(), Vec::new());
     for (store, order) in orders {
         let (askers, wanted): (Vec<_>, Vec<_>) = order.into_iter().unzip();
         let answers = setting.open_store(store).and_then(|mut opened| {
             let answers = opened.fetch(&wanted, deadline)?;
             let notes = opened.exposed().into_iter().filter(|one| !one.state.is_over());
             exposed.extend(notes.map(|one| ExposedValue::new(policy, &setting.selection(), store, &one)));
+            files.extend(opened.opened().map(|file| SealedFileEntry {
+                store: store.to_string(),
+                path: show(&file.path),
+                generation: file.generation,
+                signed_by: file.signed_by.clone(),
+            }));
             Ok(answers)
         });
         match answers {
@@ -133,7 +155,7 @@ fn look(setting: &Setting<'_>, why: &str) -> Result<Seen, Error> {
     note_requests(&mut auditor, setting)?;
     gathering.judge_templates(policy);
     let entries = gathering.entries.into_values().chain(gathering.of_bundles).collect();
-    Ok(Seen { entries, problems: gathering.problems, failures, exposed })
+    Ok(Seen { entries, problems: gathering.problems, failures, exposed, files })
 }
 
 /// Who wants an answer.

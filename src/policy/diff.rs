@@ -190,20 +190,32 @@ fn stores(policy: &Policy) -> BTreeMap<String, Vec<String>> {
             .collect::<Vec<_>>()
     };
     let fields = |store: &Store| match store {
-        Store::Age(AgeStore { path, format, unbound, recipients: _, recipients_file: _, identities: sources }) => vec![
+        Store::Age(AgeStore {
+            path,
+            format,
+            unbound,
+            recipients: _,
+            recipients_file: _,
+            identities: sources,
+            min_generation,
+        }) => vec![
             field("type", "age"),
             field("path", relative(path, policy)),
             field("format", format),
             field("unbound", unbound),
             field("identities", identities(sources)),
+            field("min_generation", min_generation),
         ],
-        Store::Kms(KmsStore { aws, key: _, path, recipients: _, context, identities: sources }) => vec![
-            field("type", "kms"),
-            field("path", path.as_ref().map(|path| relative(path, policy))),
-            field("context", context),
-            field("identities", identities(sources)),
-            field("access to AWS", aws),
-        ],
+        Store::Kms(KmsStore { aws, key: _, path, recipients: _, context, identities: sources, min_generation }) => {
+            vec![
+                field("type", "kms"),
+                field("path", path.as_ref().map(|path| relative(path, policy))),
+                field("context", context),
+                field("identities", identities(sources)),
+                field("min_generation", min_generation),
+                field("access to AWS", aws),
+            ]
+        }
         Store::Ssm(SsmStore { aws, prefix, key }) => {
             vec![field("type", "ssm"), field("prefix", prefix), field("key", key), field("access to AWS", aws)]
         }
@@ -246,7 +258,9 @@ fn sinks(policy: &Policy) -> BTreeSet<String> {
             let synced = if *sync { "" } else { ", without sync" };
             format!("file {path}{synced}{}{}", sealed.unwrap_or_default(), anchors.unwrap_or_default())
         }
+        Sink::Journald(path) => format!("journald {}, a mirror, which does not count", show(path)),
         Sink::Stderr => "standard error".into(),
+        Sink::Syslog(path) => format!("syslog {}, a mirror, which does not count", show(path)),
     };
     policy.sinks.iter().map(word).collect()
 }

@@ -8,7 +8,7 @@
 //! - [`eval`]: the decision, pure; [`mod@reach`]: what a user could be granted at all;
 //! - [`expected`]: verdicts that a policy's author expects;
 //! - [`diff`]: what changes between two policies, in words;
-//! - [`trust`]: signatures, before anything is parsed;
+//! - [`trust`]: signatures, before anything is parsed; [`sealed_trust`]: those of sealed files;
 //! - [`schema`]: what editors know of a policy.
 
 pub mod diff;
@@ -23,5 +23,6 @@ pub mod pattern;
 pub mod reach;
 pub mod reserved;
 pub mod schema;
+pub mod sealed_trust;
 pub mod template;
 pub mod trust;

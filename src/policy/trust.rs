@@ -22,6 +22,8 @@ use crate::policy::model::{Trust, TrustedKey};
 
 /// What signatures are made for, so that none made for another purpose counts (ssh-keygen(1), `-n`).
 pub const NAMESPACE: &str = "vouchsafe";
+/// The same for sealed files: a signature of a policy is none of a sealed file, whatever the bytes, and the other way round.
+pub const SEALED_NAMESPACE: &str = "vouchsafe-sealed";
 /// SIG_VERSION (PROTOCOL.sshsig, section 3).
 const VERSION: u32 = 1;
 /// Bytes of a signature file: four of a hardware key's.
@@ -103,7 +105,7 @@ impl<'t> Demand<'t> {
         let fail = |kind| TrustError { path: path.to_owned(), kind };
         match checked_file::read(&signature_of(path), Use::Public, LARGEST) {
             Ok(signature) => {
-                let key = signer(bytes, &signature, trust, now).map_err(fail)?;
+                let key = signer(bytes, &signature, NAMESPACE, trust, now).map_err(fail)?;
                 Ok(Admitted { key: Some(key) })
             }
             Err(error) if !error.is_absent() => Err(fail(TrustErrorKind::Unreadable(error))),
@@ -149,46 +151,66 @@ pub fn signature_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// The key of `trust` that has signed `bytes`.
+/// The key of `trust` that has signed `bytes`, for the purpose that `namespace` says.
 ///
 /// # Errors
 /// There is no such key, or it does not count.
 pub fn signer<'t>(
     bytes: &[u8],
     signature: &[u8],
+    namespace: &str,
     trust: &'t Trust,
     now: SystemTime,
 ) -> Result<&'t TrustedKey, TrustErrorKind> {
-    let signature = SshSig::from_pem(signature).map_err(|_| TrustErrorKind::Malformed)?;
-    // The version is not among what is signed, and the library takes older ones.
-    if signature.version() != VERSION {
-        return Err(TrustErrorKind::Malformed);
-    }
-    if signature.namespace() != NAMESPACE {
-        return Err(TrustErrorKind::Namespace);
-    }
-    // The trusted key's own type decides what is verified, not what the signature says of itself.
-    let signed_by = PublicKey::from(signature.public_key().clone());
-    if !is_accepted(signed_by.key_data()) || signature.algorithm() != signed_by.algorithm() {
-        return Err(TrustErrorKind::Untrusted(fingerprint(&signed_by)));
-    }
-    signed_by.verify(NAMESPACE, bytes, &signature).map_err(|_| TrustErrorKind::Forged)?;
-    let is_signer = |line: &str| parse_key(line).is_some_and(|key| key.key_data() == signed_by.key_data());
-    if trust.revoked.iter().any(|line| is_signer(line)) {
-        return Err(TrustErrorKind::Revoked);
-    }
-    let key = trust
-        .keys
-        .iter()
-        .find(|key| is_signer(&key.key))
-        .ok_or_else(|| TrustErrorKind::Untrusted(fingerprint(&signed_by)))?;
-    if key.expires.is_some_and(|expires| now >= expires) {
-        return Err(TrustErrorKind::Expired(fingerprint(&signed_by)));
-    }
+    let signature = parse_signature(signature, namespace)?;
+    let signed_by = signed_by(bytes, &signature)?;
+    let key = trusted(&signed_by, trust, now)?;
     if !is_attended(&signature) {
         return Err(TrustErrorKind::NotPresent);
     }
     Ok(key)
+}
+
+/// One armored signature that was made for `namespace`.
+pub(super) fn parse_signature(text: &[u8], namespace: &str) -> Result<SshSig, TrustErrorKind> {
+    let signature = SshSig::from_pem(text).map_err(|_| TrustErrorKind::Malformed)?;
+    // The version is not among what is signed, and the library takes older ones.
+    if signature.version() != VERSION {
+        return Err(TrustErrorKind::Malformed);
+    }
+    if signature.namespace() != namespace {
+        return Err(TrustErrorKind::Namespace);
+    }
+    Ok(signature)
+}
+
+/// The key that has made `signature` of `bytes`, whoever's it is.
+pub(super) fn signed_by(bytes: &[u8], signature: &SshSig) -> Result<PublicKey, TrustErrorKind> {
+    // The key's own type decides what is verified, not what the signature says of itself.
+    let signed_by = PublicKey::from(signature.public_key().clone());
+    if !is_accepted(signed_by.key_data()) || signature.algorithm() != signed_by.algorithm() {
+        return Err(TrustErrorKind::Untrusted(fingerprint(&signed_by)));
+    }
+    signed_by.verify(signature.namespace(), bytes, signature).map_err(|_| TrustErrorKind::Forged)?;
+    Ok(signed_by)
+}
+
+/// What `trust` lists for this key, if it counts now.
+pub(super) fn trusted<'t>(
+    key: &PublicKey,
+    trust: &'t Trust,
+    now: SystemTime,
+) -> Result<&'t TrustedKey, TrustErrorKind> {
+    let is_it = |line: &str| parse_key(line).is_some_and(|known| known.key_data() == key.key_data());
+    if trust.revoked.iter().any(|line| is_it(line)) {
+        return Err(TrustErrorKind::Revoked);
+    }
+    let listed = trust.keys.iter().find(|listed| is_it(&listed.key));
+    let listed = listed.ok_or_else(|| TrustErrorKind::Untrusted(fingerprint(key)))?;
+    if listed.expires.is_some_and(|expires| now >= expires) {
+        return Err(TrustErrorKind::Expired(fingerprint(key)));
+    }
+    Ok(listed)
 }
 
 /// Whether somebody was there: if a security key has signed, he has touched it.
@@ -230,6 +252,39 @@ impl Admitted<'_> {
     #[must_use]
     pub fn key(&self) -> Option<&TrustedKey> {
         self.key
+    }
+}
+
+impl TrustErrorKind {
+    /// The same of the key alone, before anything was signed.
+    #[must_use]
+    pub fn of_key(&self) -> String {
+        match self {
+            Self::Expired(key) => format!("the key {key} has expired"),
+            Self::Foreign(environment) => format!("it may not sign for `{environment}`"),
+            Self::NotPresent => "nobody had touched the security key".to_owned(),
+            Self::Revoked => "this host has revoked it".to_owned(),
+            Self::Untrusted(key) => format!("this host does not trust the key {key}"),
+            _ => "it does not fit".to_owned(),
+        }
+    }
+}
+
+impl TrustError {
+    /// [`Cause::hint`], where it is a sealed file.
+    #[must_use]
+    pub fn sealed_hint(&self) -> Option<String> {
+        match &self.kind {
+            TrustErrorKind::Forged
+            | TrustErrorKind::Malformed
+            | TrustErrorKind::Namespace
+            | TrustErrorKind::NotPresent
+            | TrustErrorKind::Unsigned(_) => Some(format!(
+                "vouchsafe policy sign POLICY --key KEY --sealed-files   # if git log -- {} shows who wrote it",
+                show(&self.path)
+            )),
+            _ => self.hint(),
+        }
     }
 }
 

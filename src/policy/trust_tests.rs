@@ -68,7 +68,7 @@ fn what_openssh_signed_is_good() {
         (vector!("alice-sha256.sig"), vector!("alice.pub")),
         (vector!("bob.sig"), vector!("bob.pub")),
     ] {
-        assert_eq!(signer(POLICY, signature, &trust(), NOW).unwrap().key, line(by));
+        assert_eq!(signer(POLICY, signature, NAMESPACE, &trust(), NOW).unwrap().key, line(by));
     }
 }
 
@@ -77,17 +77,20 @@ fn every_byte_counts() {
     for at in 0..POLICY.len() {
         let mut policy = POLICY.to_vec();
         policy[at] ^= 1;
-        assert!(matches!(kind(signer(&policy, vector!("alice.sig"), &trust(), NOW)), TrustErrorKind::Forged), "{at}");
+        assert!(
+            matches!(kind(signer(&policy, vector!("alice.sig"), NAMESPACE, &trust(), NOW)), TrustErrorKind::Forged),
+            "{at}"
+        );
     }
     let longer = [POLICY, b"\n"].concat();
-    assert!(matches!(kind(signer(&longer, vector!("alice.sig"), &trust(), NOW)), TrustErrorKind::Forged));
+    assert!(matches!(kind(signer(&longer, vector!("alice.sig"), NAMESPACE, &trust(), NOW)), TrustErrorKind::Forged));
     let signature = vector!("alice.sig");
     for at in 0..signature.len() {
         for bit in 0..8 {
             let mut changed = signature.to_vec();
             changed[at] ^= 1 << bit;
             // The last newline, and the unused bits of base64, carry nothing; what is accepted must be what was signed.
-            if let Ok(found) = signer(POLICY, &changed, &trust(), NOW) {
+            if let Ok(found) = signer(POLICY, &changed, NAMESPACE, &trust(), NOW) {
                 assert_eq!(found.key, line(vector!("alice.pub")));
                 let decoded = SshSig::from_pem(&changed).unwrap();
                 assert_eq!(decoded, SshSig::from_pem(signature).unwrap(), "byte {at}, bit {bit}");
@@ -98,7 +101,7 @@ fn every_byte_counts() {
 
 #[test]
 fn a_good_signature_that_does_not_count() {
-    let refused = |signature: &[u8], trust: &Trust| kind(signer(POLICY, signature, trust, NOW));
+    let refused = |signature: &[u8], trust: &Trust| kind(signer(POLICY, signature, NAMESPACE, trust, NOW));
     assert!(matches!(refused(vector!("mallory.sig"), &trust()), TrustErrorKind::Untrusted(_)));
     assert!(matches!(refused(vector!("rsa.sig"), &trust()), TrustErrorKind::Untrusted(_)));
     assert!(matches!(refused(vector!("alice-git.sig"), &trust()), TrustErrorKind::Namespace));
@@ -111,11 +114,11 @@ fn a_good_signature_that_does_not_count() {
     assert!(matches!(refused(vector!("alice.sig"), &nobody), TrustErrorKind::Untrusted(_)));
     let revoked = Trust { revoked: vec![line(vector!("alice.pub"))], ..trust() };
     assert!(matches!(refused(vector!("alice.sig"), &revoked), TrustErrorKind::Revoked));
-    assert!(signer(POLICY, vector!("bob.sig"), &revoked, NOW).is_ok());
+    assert!(signer(POLICY, vector!("bob.sig"), NAMESPACE, &revoked, NOW).is_ok());
     let mut expired = trust();
     expired.keys[0].expires = Some(NOW + Duration::from_secs(10));
-    assert!(signer(POLICY, vector!("alice.sig"), &expired, NOW + Duration::from_secs(9)).is_ok());
-    let late = kind(signer(POLICY, vector!("alice.sig"), &expired, NOW + Duration::from_secs(10)));
+    assert!(signer(POLICY, vector!("alice.sig"), NAMESPACE, &expired, NOW + Duration::from_secs(9)).is_ok());
+    let late = kind(signer(POLICY, vector!("alice.sig"), NAMESPACE, &expired, NOW + Duration::from_secs(10)));
     assert!(matches!(late, TrustErrorKind::Expired(_)));
 }
 
@@ -123,12 +126,15 @@ fn a_good_signature_that_does_not_count() {
 fn a_security_key_has_to_be_touched() {
     let (public, touched) = hardware_signature(POLICY, 0x01);
     let trust = Trust { keys: vec![key(public.to_openssh().unwrap())], ..trust() };
-    assert!(signer(POLICY, &touched, &trust, NOW).is_ok());
+    assert!(signer(POLICY, &touched, NAMESPACE, &trust, NOW).is_ok());
     for flags in [0x00, 0x04, 0x80] {
         let (_, untouched) = hardware_signature(POLICY, flags);
-        assert!(matches!(kind(signer(POLICY, &untouched, &trust, NOW)), TrustErrorKind::NotPresent), "{flags}");
+        assert!(
+            matches!(kind(signer(POLICY, &untouched, NAMESPACE, &trust, NOW)), TrustErrorKind::NotPresent),
+            "{flags}"
+        );
     }
-    assert!(matches!(kind(signer(b"else", &touched, &trust, NOW)), TrustErrorKind::Forged));
+    assert!(matches!(kind(signer(b"else", &touched, NAMESPACE, &trust, NOW)), TrustErrorKind::Forged));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use report::{FileEntry, FileState};
 /// The policy still names who is removed; a file cannot be opened or written; nobody here could open the result; something
 /// that was exposed is in use.
 pub fn rekey(options: &cli::Rekey, parent: &ParentEnv) -> Result<(), Error> {
-    let setting = Setting::load(&options.selection, parent)?;
+    let setting = Setting::load(&options.selection, parent)?.signing(&options.signing, parent);
     let plan = Plan::of(&setting.policy, options)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     let now = SystemTime::now();
@@ -51,6 +51,9 @@ pub fn rekey(options: &cli::Rekey, parent: &ParentEnv) -> Result<(), Error> {
             failure = failure.or(unprinted);
         }
         files.push(done.entry);
+    }
+    if !options.dry_run {
+        setting.note_outdated_signatures();
     }
     let open = plan.not_covered.iter().filter(|one| one.is_open).count();
     let due = exposed.iter().filter(|one| one.state == State::Due).count();

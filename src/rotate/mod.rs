@@ -60,7 +60,7 @@ pub fn rotate(options: &cli::Rotate, parent: &ParentEnv) -> Result<(), Error> {
         sys::note_signals()
     }
     let wish = wish(options)?;
-    let setting = Setting::load(&options.selection, parent)?;
+    let setting = Setting::load(&options.selection, parent)?.signing(&options.signing, parent);
     let candidates = candidates(&setting.policy, &options.names)?;
     let caller = caller::of_this_process(false);
     let mut auditor = setting.open_auditor(&caller, None)?;
@@ -323,6 +323,9 @@ impl<'s> Run<'s, '_> {
     }
 
     fn end(mut self) -> Result<(), Error> {
+        if !self.options.dry_run {
+            self.setting.note_outdated_signatures();
+        }
         let ids = self.setting.aws.take_request_ids();
         if !ids.is_empty() {
             self.auditor.note_request_ids(ids);

@@ -9,11 +9,11 @@ use super::document::{Document, Exposed};
 use super::identity::{self, Environment, Identities};
 use super::plain::{self, Flat};
 use super::rekey::{Rekey, Rekeyed, Witness};
-use super::sealed::{self, MAX_FILE, Opening, SealedErrorKind as Kind};
+use super::sealed::{self, Opening, SealedErrorKind as Kind};
 use super::sealed_file::{SealedFile, answer_from};
+use super::vouched::{Guard, OpenedFile, Vouched};
 use super::write::{self, Failure, Keys, Seal};
 use super::{Answer, Fetched, Store, StoreError, StoreErrorKind, Wanted, is_below};
-use crate::checked_file::{self, Use};
 use crate::name::{EnvironmentName, ServiceName, StoreName};
 use crate::policy::model::{AgeStore, DocumentFormat, Stage};
 use crate::secret::Secret;
@@ -28,7 +28,9 @@ pub struct AgeFile<'a> {
     environment: &'a EnvironmentName,
     service: Option<&'a ServiceName>,
     env: Environment<'a>,
+    guard: Guard<'a>,
     exposed: Vec<Exposed>,
+    opened: Option<OpenedFile>,
 }
 
 /// A decrypted file.
@@ -38,7 +40,8 @@ enum Content {
 }
 
 impl<'a> AgeFile<'a> {
-    /// Touches nothing yet. `env` looks up variables of the environment that the process was started with.
+    /// Touches nothing yet. `env` looks up variables of the environment that the process was started with; `guard` says what
+    /// the file must have to be used.
     #[must_use]
     pub fn new(
         name: &'a StoreName,
@@ -46,8 +49,9 @@ impl<'a> AgeFile<'a> {
         environment: &'a EnvironmentName,
         service: Option<&'a ServiceName>,
         env: Environment<'a>,
+        guard: Guard<'a>,
     ) -> Self {
-        Self { name, store, environment, service, env, exposed: Vec::new() }
+        Self { name, store, environment, service, env, guard, exposed: Vec::new(), opened: None }
     }
 
     /// The whole document, for `check`, `history` and `list`.
@@ -55,7 +59,7 @@ impl<'a> AgeFile<'a> {
     /// # Errors
     /// The file cannot be opened, or belongs elsewhere, or was made by hand ([`StoreErrorKind::NotOffered`]).
     pub fn document(&self) -> Result<Document, StoreError> {
-        match self.load().map_err(|kind| self.sealed(kind))? {
+        match self.load().map_err(|kind| self.sealed(kind))?.0 {
             Content::Document(document) => Ok(document),
             Content::Flat(_) => Err(self.not_offered("versions, since it was made by hand")),
         }
@@ -66,7 +70,7 @@ impl<'a> AgeFile<'a> {
     /// # Errors
     /// Those of [`Self::document`].
     pub fn document_in(&self, bytes: &[u8]) -> Result<Document, StoreError> {
-        match self.content(bytes).map_err(|kind| self.sealed(kind))? {
+        match self.content(Vouched::of_no_store(bytes)).map_err(|kind| self.sealed(kind))? {
             Content::Document(document) => Ok(document),
             Content::Flat(_) => Err(self.not_offered("versions, since it was made by hand")),
         }
@@ -75,10 +79,10 @@ impl<'a> AgeFile<'a> {
     /// Whether this store takes writes at all, before anybody is asked for a value.
     ///
     /// # Errors
-    /// The file was made by hand.
+    /// The file was made by hand; the host demands a signature of what is written, and nobody would sign it.
     pub fn refuse_unwritable(&self) -> Result<(), StoreError> {
         match self.store.format {
-            DocumentFormat::Sealed => Ok(()),
+            DocumentFormat::Sealed => self.guard.refuse_unsigned_write().map_err(|kind| self.sealed(kind)),
             DocumentFormat::Dotenv | DocumentFormat::Json | DocumentFormat::Toml => Err(self.sealed(Kind::HandMade)),
         }
     }
@@ -111,7 +115,7 @@ impl<'a> AgeFile<'a> {
             return Err(fail(Kind::HandMade));
         }
         let keys = self.keys().map_err(fail)?;
-        self.settled(write::update(&self.store.path, &keys, self.guarded(&keys, change)))
+        self.settled(write::update(&self.store.path, &keys, &self.guard, self.guarded(&keys, change)))
     }
 
     /// `change` on a document that belongs here, and what follows from who can read the result.
@@ -123,6 +127,7 @@ impl<'a> AgeFile<'a> {
         move |document| {
             let matching = document.matches(self.environment, self.service);
             matching.map_err(|mismatch| E::from(self.sealed(Kind::Mismatch(mismatch))))?;
+            self.guard.refuse_old(document).map_err(|kind| E::from(self.sealed(kind)))?;
             let answer = change(document)?;
             document.expose_again(|noted| keys.recipients.iter().any(|one| one.text == noted));
             Ok(answer)
@@ -147,22 +152,30 @@ impl<'a> AgeFile<'a> {
             return Err(fail(Kind::HandMade));
         }
         let document = Document::new(self.environment.clone(), service.cloned());
-        write::create(&self.store.path, document, &self.keys().map_err(fail)?).map_err(fail)
+        write::create(&self.store.path, document, &self.keys().map_err(fail)?, &self.guard).map_err(fail)
     }
 
-    fn load(&self) -> Result<Content, Kind> {
+    fn load(&self) -> Result<(Content, OpenedFile), Kind> {
         let made_by_hand = self.store.format != DocumentFormat::Sealed;
         if made_by_hand && !self.store.unbound && self.environment.as_str() != DEVELOPMENT {
             return Err(Kind::Unbound);
         }
-        match checked_file::read(&self.store.path, Use::Public, MAX_FILE) {
-            Ok(bytes) => self.content(&bytes),
-            Err(error) if error.is_absent() && !made_by_hand => Err(Kind::NeverWritten),
-            Err(error) => Err(error.into()),
-        }
+        let file = self.guard.read(&self.store.path).map_err(|kind| match kind {
+            Kind::File(error) if error.is_absent() && !made_by_hand => Kind::NeverWritten,
+            other => other,
+        })?;
+        let content = self.content(file.vouched())?;
+        let generation = match &content {
+            Content::Document(document) => {
+                self.guard.refuse_old(document)?;
+                Some(document.generation)
+            }
+            Content::Flat(_) => None,
+        };
+        Ok((content, OpenedFile { path: self.store.path.clone(), generation, signed_by: file.signed_by() }))
     }
 
-    fn content(&self, bytes: &[u8]) -> Result<Content, Kind> {
+    fn content(&self, bytes: Vouched<'_>) -> Result<Content, Kind> {
         let identities = Identities::load(&self.store.identities, self.env).map_err(Kind::Identity)?;
         let plaintext = open(bytes, &identities)?;
         Ok(match self.store.format {
@@ -216,7 +229,8 @@ impl<'a> AgeFile<'a> {
 impl Store for AgeFile<'_> {
     /// A local file answers at once or not at all, so the deadline is not looked at.
     fn fetch(&mut self, wanted: &[Wanted], _deadline: Instant) -> Result<Vec<Answer>, StoreError> {
-        let content = self.load().map_err(|kind| self.sealed(kind))?;
+        let (content, opened) = self.load().map_err(|kind| self.sealed(kind))?;
+        self.opened = Some(opened);
         if let Content::Document(document) = &content {
             self.exposed = document.exposed();
         }
@@ -225,6 +239,10 @@ impl Store for AgeFile<'_> {
 
     fn exposed(&self) -> Vec<Exposed> {
         self.exposed.clone()
+    }
+
+    fn opened(&self) -> Option<&OpenedFile> {
+        self.opened.as_ref()
     }
 }
 
@@ -286,14 +304,14 @@ impl Rekey for AgeFile<'_> {
         let change = self.guarded(&keys, |document| change(document).map_err(|kind| self.sealed(kind)));
         let path = &self.store.path;
         self.settled(match is_rehearsal {
-            true => write::rehearse(path, &witness, change),
-            false => write::update(path, &witness, change),
+            true => write::rehearse(path, &witness, &self.guard, change),
+            false => write::update(path, &witness, &self.guard, change),
         })?;
         Ok(witness.into_rekeyed())
     }
 }
 
-fn open(bytes: &[u8], identities: &Identities) -> Result<Secret, Kind> {
+fn open(bytes: Vouched<'_>, identities: &Identities) -> Result<Secret, Kind> {
     match sealed::open(bytes, identities.iter())? {
         Opening::Opened(plaintext) => Ok(plaintext),
         Opening::Locked(_) => Err(Kind::NoIdentityFits { tried: identities.tried() }),
@@ -306,7 +324,7 @@ struct FileKeys {
 }
 
 impl Keys for FileKeys {
-    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+    fn open(&self, bytes: Vouched<'_>) -> Result<Secret, Kind> {
         open(bytes, &self.identities)
     }
 

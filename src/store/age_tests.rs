@@ -54,7 +54,7 @@ impl World {
     }
 
     fn file_for<'a>(&'a self, environment: &'a EnvironmentName, service: Option<&'a ServiceName>) -> AgeFile<'a> {
-        AgeFile::new(&self.name, &self.store, environment, service, &no_env)
+        AgeFile::new(&self.name, &self.store, environment, service, &no_env, Guard::default())
     }
 
     fn set(&self, name: &str, value: &str) {
@@ -227,7 +227,7 @@ fn an_identity_from_the_environment_opens_too() {
     let mut world = World::sealed();
     world.store.identities = vec![IdentitySource::Env(crate::name::VariableName::new("KEY").unwrap())];
     let env = |_: &str| Some(OsString::from(crate::store::scratch::key_text(&world.key)));
-    let mut file = AgeFile::new(&world.name, &world.store, &world.prod, Some(&world.api), &env);
+    let mut file = AgeFile::new(&world.name, &world.store, &world.prod, Some(&world.api), &env, Guard::default());
     assert!(file.fetch(&[wanted("DATABASE_URL")], Instant::now()).is_ok());
 }
 

@@ -23,11 +23,11 @@ use super::aws::{Access, Aws, Calls};
 use super::document::{Document, Exposed};
 use super::identity::{self, Environment, Identities, NamedRecipient};
 use super::rekey::{Rekey, Rekeyed, Witness};
-use super::sealed::{KMS_STANZA, KmsStanza, MAX_FILE, Opening, SealedBytes, SealedErrorKind as Kind};
+use super::sealed::{KMS_STANZA, KmsStanza, Opening, SealedBytes, SealedErrorKind as Kind};
 use super::sealed_file::{SealedFile, answer_from};
+use super::vouched::{Guard, OpenedFile, Vouched};
 use super::write::{self, Failure, Keys, Seal};
 use super::{Answer, Fetched, Store, StoreError, StoreErrorKind, Wanted};
-use crate::checked_file::{self, Use};
 use crate::name::{EnvironmentName, ServiceName, StoreName};
 use crate::policy::model::KmsStore;
 use crate::secret::Secret;
@@ -45,7 +45,9 @@ pub struct KmsFile<'a> {
     aws: RefCell<Aws<'a>>,
     /// The key that the file may be under still, and the way to it.
     old: Option<(&'a str, RefCell<Aws<'a>>)>,
+    guard: Guard<'a>,
     exposed: Vec<Exposed>,
+    opened: Option<OpenedFile>,
 }
 
 /// The region in the ARN of a key.
@@ -79,9 +81,10 @@ impl<'a> KmsFile<'a> {
         environment: &'a EnvironmentName,
         service: Option<&'a ServiceName>,
         access: Access<'a>,
+        guard: Guard<'a>,
     ) -> Self {
         let (env, aws) = (access.env, RefCell::new(Aws::new(access)));
-        Self { name, store, environment, service, env, aws, old: None, exposed: Vec::new() }
+        Self { name, store, environment, service, env, aws, old: None, guard, exposed: Vec::new(), opened: None }
     }
 
     /// A stanza of this key is opened too, where there is none of the policy's. Nothing is written to it.
@@ -90,11 +93,25 @@ impl<'a> KmsFile<'a> {
         Self { old: Some((key, RefCell::new(Aws::new(access)))), ..self }
     }
 
-    fn load(&self, deadline: Instant) -> Result<Document, StoreError> {
+    fn load(&self, deadline: Instant) -> Result<(Document, OpenedFile), StoreError> {
         let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
-        let bytes = checked_file::read(path, Use::Public, MAX_FILE)
-            .map_err(|error| self.sealed(if error.is_absent() { Kind::NeverWritten } else { error.into() }))?;
-        self.document_in(&bytes, deadline)
+        let file = self.guard.read(path).map_err(|kind| match kind {
+            Kind::File(error) if error.is_absent() => self.sealed(Kind::NeverWritten),
+            other => self.sealed(other),
+        })?;
+        let document = self.content(file.vouched(), deadline)?;
+        self.guard.refuse_old(&document).map_err(|kind| self.sealed(kind))?;
+        let generation = Some(document.generation);
+        Ok((document, OpenedFile { path: path.clone(), generation, signed_by: file.signed_by() }))
+    }
+
+    fn content(&self, bytes: Vouched<'_>, deadline: Instant) -> Result<Document, StoreError> {
+        let open = || {
+            let document = Document::parse(self.keys(deadline)?.open(bytes)?.expose())?;
+            document.matches(self.environment, self.service).map_err(Kind::Mismatch)?;
+            Ok(document)
+        };
+        open().map_err(|kind| self.sealed(kind))
     }
 
     fn keys(&self, deadline: Instant) -> Result<FileKeys<'_, 'a>, Kind> {
@@ -188,7 +205,8 @@ impl<'a> KmsFile<'a> {
 impl Store for KmsFile<'_> {
     fn fetch(&mut self, wanted: &[Wanted], deadline: Instant) -> Result<Vec<Answer>, StoreError> {
         let needs_file = wanted.iter().any(|one| !matches!(one, Wanted::Ciphertext { .. }));
-        let document = needs_file.then(|| self.load(deadline)).transpose()?;
+        let (document, opened) = needs_file.then(|| self.load(deadline)).transpose()?.unzip();
+        self.opened = opened;
         self.exposed = document.as_ref().map(Document::exposed).unwrap_or_default();
         let mut inline = self.ciphertexts(wanted, deadline)?.into_iter();
         let answer = |one: &Wanted| match (one, &document) {
@@ -204,27 +222,26 @@ impl Store for KmsFile<'_> {
     fn exposed(&self) -> Vec<Exposed> {
         self.exposed.clone()
     }
+
+    fn opened(&self) -> Option<&OpenedFile> {
+        self.opened.as_ref()
+    }
 }
 
 impl SealedFile for KmsFile<'_> {
     fn refuse_unwritable(&self) -> Result<(), StoreError> {
         match self.store.path {
-            Some(_) => Ok(()),
+            Some(_) => self.guard.refuse_unsigned_write().map_err(|kind| self.sealed(kind)),
             None => Err(self.not_offered("items: it has no `path`")),
         }
     }
 
     fn document(&self, deadline: Instant) -> Result<Document, StoreError> {
-        self.load(deadline)
+        Ok(self.load(deadline)?.0)
     }
 
     fn document_in(&self, bytes: &[u8], deadline: Instant) -> Result<Document, StoreError> {
-        let open = || {
-            let document = Document::parse(self.keys(deadline)?.open(bytes)?.expose())?;
-            document.matches(self.environment, self.service).map_err(Kind::Mismatch)?;
-            Ok(document)
-        };
-        open().map_err(|kind| self.sealed(kind))
+        self.content(Vouched::of_no_store(bytes), deadline)
     }
 
     fn update<T>(
@@ -234,7 +251,7 @@ impl SealedFile for KmsFile<'_> {
     ) -> Result<T, StoreError> {
         let Some(path) = &self.store.path else { return Err(self.not_offered("items: it has no `path`")) };
         let keys = self.keys(deadline).map_err(|kind| self.sealed(kind))?;
-        self.settled(write::update(path, &keys, keys.guarded(change)))
+        self.settled(write::update(path, &keys, &self.guard, keys.guarded(change)))
     }
 
     fn service(&self) -> Option<&ServiceName> {
@@ -256,7 +273,7 @@ impl SealedFile for KmsFile<'_> {
         }
         let keys = self.keys(deadline).map_err(|kind| self.sealed(kind))?;
         keys.service.replace(service.cloned());
-        match write::create(path, Document::new(self.environment.clone(), service.cloned()), &keys) {
+        match write::create(path, Document::new(self.environment.clone(), service.cloned()), &keys, &self.guard) {
             // Another writer was faster; its file is as good.
             Ok(()) | Err(Kind::Exists) => Ok(()),
             Err(kind) => Err(self.sealed(kind)),
@@ -280,8 +297,8 @@ impl Rekey for KmsFile<'_> {
         let witness = Witness::new(&keys);
         let change = keys.guarded(change);
         self.settled(match is_rehearsal {
-            true => write::rehearse(path, &witness, change),
-            false => write::update(path, &witness, change),
+            true => write::rehearse(path, &witness, &self.guard, change),
+            false => write::update(path, &witness, &self.guard, change),
         })?;
         Ok(witness.into_rekeyed())
     }
@@ -306,6 +323,7 @@ impl FileKeys<'_, '_> {
     ) -> impl FnOnce(&mut Document) -> Result<T, Kind> {
         |document| {
             document.matches(self.file.environment, self.file.service).map_err(Kind::Mismatch)?;
+            self.file.guard.refuse_old(document)?;
             // What was for every service stays so.
             self.service.replace(document.service.clone());
             let answer = change(document)?;
@@ -317,7 +335,7 @@ impl FileKeys<'_, '_> {
 }
 
 impl Keys for FileKeys<'_, '_> {
-    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+    fn open(&self, bytes: Vouched<'_>) -> Result<Secret, Kind> {
         let sealed = SealedBytes::parse(bytes)?;
         let stanzas = match sealed.open(self.identities.iter())? {
             Opening::Opened(plaintext) => return Ok(plaintext),

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::Value;
 
 use super::*;
-use crate::store::scratch::{Scratch, environment, item, no_env, read, secret, service, store_name};
+use crate::policy::sealed_trust::SealedDemand;
+use crate::store::scratch::{Scratch, SigningKey, environment, item, no_env, read, secret, service, store_name};
 use crate::store::sealed;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -51,7 +52,7 @@ fn nothing_of_the_stores_own_context_takes_the_place_of_ours() {
 #[test]
 fn the_vector_opens_in_two_passes_and_with_the_offline_key() {
     let (file, vector) = (read(&vectors("sealed.age")), vector());
-    let sealed = SealedBytes::parse(&file).unwrap();
+    let sealed = SealedBytes::parse(Vouched::of_no_store(&file)).unwrap();
     let Opening::Locked(stanzas) = sealed.open([]).unwrap() else { panic!("opened without a key") };
     let body = STANDARD_NO_PAD.decode(vector["stanza_body"].as_str().unwrap()).unwrap();
     assert_eq!(stanzas, [KmsStanza { key: vector["key"].as_str().unwrap().to_owned(), ciphertext: body }]);
@@ -114,15 +115,20 @@ fn store(folder: &Scratch) -> KmsStore {
         recipients: Vec::new(),
         context: BTreeMap::new(),
         identities: Vec::new(),
+        min_generation: 0,
     }
 }
 
 fn open(store: &KmsStore, wanted: &[Wanted]) -> Result<Vec<Answer>, StoreError> {
+    open_guarded(store, wanted, Guard::default())
+}
+
+fn open_guarded(store: &KmsStore, wanted: &[Wanted], guard: Guard<'_>) -> Result<Vec<Answer>, StoreError> {
     let (network, notes) = Default::default();
     let access =
         Access { policy: &store.aws, network: &network, env: &no_env, notes: &notes, fallback_region: region_of(KEY) };
     let (name, prod, api) = (store_name(), environment("prod"), service("api"));
-    let mut file = KmsFile::new(&name, store, &prod, Some(&api), access);
+    let mut file = KmsFile::new(&name, store, &prod, Some(&api), access, guard);
     file.fetch(wanted, Instant::now() + std::time::Duration::from_secs(5))
 }
 
@@ -150,6 +156,28 @@ fn a_stanza_of_another_key_never_goes_to_kms() {
     let Err(error) = open(&store, &[database_url()]) else { panic!("opened") };
     let StoreErrorKind::Sealed(error) = error.kind else { panic!("{error}") };
     assert!(matches!(&*error.kind, Kind::OtherKmsKey { found } if found == KEY), "{error}");
+}
+
+#[test]
+fn nobody_asks_kms_for_a_file_that_nobody_answers_for() {
+    let (folder, alice, prod) = (Scratch::new(), SigningKey::new(1), environment("prod"));
+    let mut store = store(&folder);
+    let path = folder.write("prod.kms.age", read(&vectors("sealed.age")), 0o644);
+    let trust = alice.trusted_for("prod");
+    let guard = Guard { demand: SealedDemand::of(Some(&trust), &prod), ..Guard::default() };
+    let kind = |store: &KmsStore, guard| {
+        let Err(error) = open_guarded(store, &[database_url()], guard) else { panic!("opened") };
+        let StoreErrorKind::Sealed(error) = error.kind else { panic!("{error}") };
+        *error.kind
+    };
+    assert!(matches!(kind(&store, guard), Kind::Trust(_)));
+    // Signed, it is opened, and may still be too old.
+    let text = alice.signature(crate::policy::trust::SEALED_NAMESPACE, &read(&path));
+    folder.write("prod.kms.age.sig", text, 0o644);
+    let key = folder.write("key", vector()["identity"].as_str().unwrap(), 0o600);
+    store.identities = vec![crate::policy::model::IdentitySource::File(key)];
+    assert!(open_guarded(&store, &[database_url()], guard).is_ok());
+    assert!(matches!(kind(&store, Guard { min_generation: 1_000, ..guard }), Kind::Old { least: 1_000, .. }));
 }
 
 #[test]

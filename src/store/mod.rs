@@ -5,6 +5,7 @@
 //! - [`identity`]: age identities and recipients, and where they are read from;
 //! - [`sealed`]: the age file around a plaintext: limits ([`header`]), opening in two passes, errors;
 //! - [`mod@write`]: putting a sealed file in place of another without loss; [`rekey`]: encrypting it anew;
+//! - [`vouched`]: who answers for a sealed file, before it is opened;
 //! - [`sealed_file`]: what the stores that are such a file have in common; [`sealed_stages`]: their stages, and [`hold`]: who
 //!   moves them;
 //! - [`age`]: the `age` store on top of all these;
@@ -30,6 +31,7 @@ pub mod sealed_file;
 pub mod sealed_stages;
 pub mod ssm;
 pub mod stages;
+pub mod vouched;
 pub mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +39,7 @@ use std::fmt;
 use std::time::{Instant, SystemTime};
 
 use document::Exposed;
+use vouched::OpenedFile;
 
 use crate::error::{Cause, Class};
 use crate::name::{ItemName, StoreName};
@@ -56,6 +59,11 @@ pub trait Store {
     /// none.
     fn exposed(&self) -> Vec<Exposed> {
         Vec::new()
+    }
+
+    /// The file that the last fetch opened, if the store is one.
+    fn opened(&self) -> Option<&OpenedFile> {
+        None
     }
 }
 

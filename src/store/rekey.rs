@@ -14,6 +14,7 @@ use super::aws::is_on_this_host;
 use super::document::Document;
 use super::kms::region_of;
 use super::sealed::{KMS_STANZA, SealedBytes, SealedErrorKind as Kind};
+use super::vouched::Vouched;
 use super::write::{Keys, Seal};
 use crate::policy::model::{AwsAccess, KmsStore};
 use crate::secret::Secret;
@@ -55,7 +56,7 @@ pub struct Stanzas {
 }
 
 impl Stanzas {
-    fn of(bytes: &[u8]) -> Result<Self, Kind> {
+    fn of(bytes: Vouched<'_>) -> Result<Self, Kind> {
         let mut stanzas = Self::default();
         for (kind, argument) in SealedBytes::parse(bytes)?.stanzas()? {
             if kind == KMS_STANZA {
@@ -116,7 +117,7 @@ impl<'k> Witness<'k> {
 }
 
 impl Keys for Witness<'_> {
-    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+    fn open(&self, bytes: Vouched<'_>) -> Result<Secret, Kind> {
         let plaintext = self.keys.open(bytes)?;
         self.seen.borrow_mut().push(Stanzas::of(bytes)?);
         Ok(plaintext)
@@ -141,6 +142,7 @@ mod tests {
             recipients: Vec::new(),
             context: BTreeMap::new(),
             identities: Vec::new(),
+            min_generation: 0,
         }
     }
 

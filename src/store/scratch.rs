@@ -8,10 +8,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ::age::secrecy::ExposeSecret;
 use ::age::x25519;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use ssh_key::public::{Ed25519PublicKey, KeyData};
+use ssh_key::{Algorithm, HashAlg, LineEnding, PublicKey, Signature, SshSig};
 
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName};
-use crate::policy::model::{AgeStore, DocumentFormat, IdentitySource};
+use crate::policy::model::{AgeStore, DocumentFormat, IdentitySource, Trust, TrustedKey};
+use crate::policy::trust::SEALED_NAMESPACE;
 use crate::secret::Secret;
+use crate::ssh_keygen::SignError;
+use crate::store::vouched::Sign;
 
 /// A temporary folder.
 pub(crate) struct Scratch(PathBuf);
@@ -101,5 +107,46 @@ pub(crate) fn age_store(folder: &Scratch, key: &x25519::Identity) -> AgeStore {
         recipients: vec![key.to_public().to_string()],
         recipients_file: None,
         identities: vec![IdentitySource::File(folder.path("key.txt"))],
+        min_generation: 0,
+    }
+}
+
+/// A key that signs as ssh-keygen would.
+pub(crate) struct SigningKey(Ed25519KeyPair);
+
+impl SigningKey {
+    pub(crate) fn new(seed: u8) -> Self {
+        Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
+    }
+
+    pub(crate) fn public(&self) -> PublicKey {
+        let point = Ed25519PublicKey::try_from(self.0.public_key().as_ref()).unwrap();
+        PublicKey::from(KeyData::Ed25519(point))
+    }
+
+    /// An armored signature.
+    pub(crate) fn signature(&self, namespace: &str, bytes: &[u8]) -> String {
+        let data = SshSig::signed_data(namespace, HashAlg::Sha512, bytes).unwrap();
+        let made = Signature::new(Algorithm::Ed25519, self.0.sign(&data).as_ref().to_vec()).unwrap();
+        let signature = SshSig::new(self.public().key_data().clone(), namespace, HashAlg::Sha512, made).unwrap();
+        signature.to_pem(LineEnding::LF).unwrap()
+    }
+
+    /// A host that trusts this key for `environment`, and demands it of sealed files there.
+    pub(crate) fn trusted_for(&self, name: &str) -> Trust {
+        let environments = vec![environment(name)];
+        let key =
+            TrustedKey { key: self.public().to_openssh().unwrap(), environments: environments.clone(), expires: None };
+        Trust { sealed_files: environments.clone(), environments, keys: vec![key], ..Trust::default() }
+    }
+}
+
+impl Sign for SigningKey {
+    fn sign(&self, bytes: &[u8]) -> Result<(String, PublicKey), SignError> {
+        Ok((self.signature(SEALED_NAMESPACE, bytes), self.public()))
+    }
+
+    fn public_key(&self) -> Option<PublicKey> {
+        Some(self.public())
     }
 }

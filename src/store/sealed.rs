@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::header;
 pub use super::sealed_error::{SealedError, SealedErrorKind, Tried};
+use super::vouched::Vouched;
 use crate::secret::Secret;
 
 /// Bytes of a sealed file as it lies on the disk.
@@ -46,19 +47,20 @@ pub struct SealedBytes<'a> {
 }
 
 impl<'a> SealedBytes<'a> {
-    /// Takes the armor off and checks the limits. `bytes` is what lies on the disk.
+    /// Takes the armor off and checks the limits of what lies on the disk.
     ///
     /// # Errors
     /// Not an age file, or armor or header damaged, or a limit passed.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, SealedErrorKind> {
-        Self::parse_within(bytes, MAX_FILE)
+    pub fn parse(vouched: Vouched<'a>) -> Result<Self, SealedErrorKind> {
+        Self::parse_within(vouched, MAX_FILE)
     }
 
     /// [`Self::parse`] with another limit for the size of the file.
     ///
     /// # Errors
     /// Those of [`Self::parse`].
-    pub fn parse_within(bytes: &'a [u8], limit: u64) -> Result<Self, SealedErrorKind> {
+    pub fn parse_within(vouched: Vouched<'a>, limit: u64) -> Result<Self, SealedErrorKind> {
+        let bytes = vouched.bytes();
         if bytes.len() as u64 > limit {
             return Err(SealedErrorKind::Limit("bytes of the file", limit));
         }
@@ -144,10 +146,10 @@ impl<'a> SealedBytes<'a> {
 /// # Errors
 /// Those of both.
 pub fn open<'i>(
-    bytes: &[u8],
+    vouched: Vouched<'_>,
     identities: impl IntoIterator<Item = &'i dyn Identity>,
 ) -> Result<Opening, SealedErrorKind> {
-    SealedBytes::parse(bytes)?.open(identities)
+    SealedBytes::parse(vouched)?.open(identities)
 }
 
 /// Encrypts to all `recipients`, armored.

@@ -11,7 +11,9 @@ use super::document::{DocumentError, Malformed, Mismatch};
 use super::identity::{DOES_NOT_FIT, IdentityError, RecipientError};
 use crate::checked_file::{FileError, FileErrorKind, plain_io};
 use crate::error::{Cause, Class};
-use crate::name::show;
+use crate::name::{EnvironmentName, show};
+use crate::policy::trust::{TrustError, TrustErrorKind};
+use crate::ssh_keygen::SignError;
 
 /// A sealed file and what is wrong with it.
 #[derive(Debug)]
@@ -74,10 +76,19 @@ pub enum SealedErrorKind {
     },
     /// No identity opens what was just encrypted, so it was not written.
     NoReadBack,
+    /// The host demands a signature of what is written for this environment, and there is no key to sign with.
+    NoSignKey(EnvironmentName),
     /// There is no file yet.
     NeverWritten,
     /// It is not an age file at all.
     NotAge,
+    /// It is an older copy than the policy accepts.
+    Old {
+        /// Its generation.
+        found: u64,
+        /// What the policy demands.
+        least: u64,
+    },
     /// Its stanzas are of other KMS keys than the policy's. This is the first.
     OtherKmsKey {
         /// The key, as the file says.
@@ -89,6 +100,12 @@ pub enum SealedErrorKind {
     ReadBackDiffers,
     /// A recipient is malformed or of an unknown kind.
     Recipient(RecipientError),
+    /// What is to be written could not be signed.
+    Sign(SignError),
+    /// A signature by the key at hand would not count here.
+    SignKey(Box<TrustErrorKind>),
+    /// Nobody whom the host trusts answers for it.
+    Trust(Box<TrustError>),
     /// It is bound to no environment, and the policy does not say that this is meant.
     Unbound,
 }
@@ -189,6 +206,10 @@ impl fmt::Display for SealedError {
             Kind::NoReadBack => {
                 write!(f, "`{path}` was not written: no identity at hand could open it afterwards")
             }
+            Kind::NoSignKey(environment) => write!(
+                f,
+                "`{path}` was not written: this host demands a signature of it for `{environment}`, and no key was given"
+            ),
             Kind::NeverWritten => write!(f, "`{path}` does not exist yet"),
             Kind::OtherKmsKey { found } => {
                 let found: String = found.chars().take(256).collect();
@@ -198,6 +219,14 @@ impl fmt::Display for SealedError {
                     crate::name::escape(&found)
                 )
             }
+            Kind::Old { found, least } => {
+                write!(f, "`{path}` has generation {found}, and the policy accepts {least} and newer")
+            }
+            Kind::Sign(error) => write!(f, "`{path}` was not written: {error}"),
+            Kind::SignKey(kind) => {
+                write!(f, "`{path}` was not written: a signature by this key would not count here: {}", kind.of_key())
+            }
+            Kind::Trust(error) => error.fmt(f),
             Kind::NotAge => write!(f, "`{path}` is not an age file"),
             Kind::Payload => write!(f, "the payload of `{path}` is damaged or cut short"),
             Kind::ReadBackDiffers => write!(f, "`{path}` was not written: it read back differently"),
@@ -215,6 +244,8 @@ impl Cause for SealedError {
             Kind::Recipient(_) | Kind::Unbound => Class::Policy,
             Kind::Aws(error) => error.class(),
             Kind::Change(error) => error.class(),
+            Kind::NoSignKey(_) | Kind::SignKey(_) => Class::Identity,
+            Kind::Sign(error) => error.class(),
             _ => Class::Store,
         }
     }
@@ -253,6 +284,17 @@ impl Cause for SealedError {
             Kind::NoReadBack => Some(
                 "add the recipient of one of the store's identities to its `recipients`: age-keygen -y KEY".to_owned(),
             ),
+            Kind::NoSignKey(environment) => {
+                Some(format!("--sign-key FILE   # or VOUCHSAFE_SIGN_KEY: a key that [trust] lists for `{environment}`"))
+            }
+            Kind::Old { .. } => Some(format!(
+                "git log -- {path}   # bring the newest back; or, if it is meant, lower `min_generation` in the policy"
+            )),
+            Kind::Sign(error) => error.hint(),
+            Kind::SignKey(_) => {
+                Some("--sign-key FILE   # of a key that [trust] in the host file lists for it".to_owned())
+            }
+            Kind::Trust(error) => error.sealed_hint(),
             Kind::OtherKmsKey { .. } => {
                 Some("vouchsafe rekey --old-key ARN   # if that is the key that the policy named before".to_owned())
             }

@@ -11,6 +11,7 @@ use crate::name::{EnvironmentName, StoreName};
 use crate::policy::model::{AgeStore, DocumentFormat};
 use crate::store::age::AgeFile;
 use crate::store::scratch::{Scratch, age_store, environment, item, no_env, secret, store_name};
+use crate::store::vouched::Guard;
 
 struct World {
     _folder: Scratch,
@@ -36,7 +37,7 @@ impl World {
     }
 
     fn file(&self) -> AgeFile<'_> {
-        AgeFile::new(&self.name, &self.store, &self.prod, None, &no_env)
+        AgeFile::new(&self.name, &self.store, &self.prod, None, &no_env, Guard::default())
     }
 
     fn stages(&self) -> SealedStages<AgeFile<'_>> {

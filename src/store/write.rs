@@ -6,7 +6,11 @@
 //! the file is replaced; it ends with the process that holds it, so a temporary file found under the lock belongs to a
 //! dead writer and is removed. Readers take no lock.
 //!
+//! Where the file is signed, its signatures go around the rename ([`countersign`]).
+//!
 //! The result of close(2) is not looked at: fsync(2) has reported by then whatever a file system would say there.
+
+mod countersign;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,10 +24,14 @@ use ::age::Recipient;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
+use ssh_key::PublicKey;
 
+use self::countersign::Countersign;
 use super::document::{Document, DocumentError};
 use super::sealed::{self, MAX_FILE, SealedError, SealedErrorKind as Kind};
+use super::vouched::{Guard, Sign, Vouched};
 use crate::checked_file::{self, Use};
+use crate::policy::sealed_trust::Signatures;
 use crate::secret::Secret;
 
 /// How long a writer waits for another one.
@@ -38,7 +46,7 @@ pub trait Keys {
     ///
     /// # Errors
     /// [`Kind::NoIdentityFits`], or what is wrong with the file.
-    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind>;
+    fn open(&self, bytes: Vouched<'_>) -> Result<Secret, Kind>;
 
     /// Calls `seal` with everyone who is to open the file from now on.
     ///
@@ -75,8 +83,10 @@ impl<E> From<Kind> for Failure<E> {
 pub fn update<T, E>(
     path: &Path,
     keys: &dyn Keys,
+    guard: &Guard<'_>,
     change: impl FnOnce(&mut Document) -> Result<T, E>,
 ) -> Result<T, Failure<E>> {
+    guard.refuse_unsigned_write()?;
     // Where the path is a link its target is replaced, in the target's folder, and the link stays.
     let target = std::fs::canonicalize(path).map_err(|error| Kind::File(file_error(path, error)))?;
     let place = Place::lock(&target)?;
@@ -84,9 +94,17 @@ pub fn update<T, E>(
     let stat = rustix::fs::fstat(&old).map_err(Kind::io("look at it"))?;
     place.holds(&stat)?;
     let bytes = checked_file::read_opened(&old, path, MAX_FILE).map_err(Kind::File)?;
-    let (answer, sealed) = remake(&bytes, keys, change)?;
-    let temporary = place.write_temporary(&sealed, Some(&stat))?;
-    temporary.replace()?;
+    let old = guard.admit(path, bytes)?;
+    let (answer, sealed) = remake(old.vouched(), keys, change)?;
+    let signatures = guard.sign(&sealed)?;
+    let temporary = place.write_temporary(&sealed, Some(&stat), |_| Ok(()))?;
+    match signatures {
+        Some(new) => {
+            let old = Some(old.vouched().bytes());
+            Countersign::beside(path, old, Some(stat), new)?.around(|| temporary.replace())?;
+        }
+        None => temporary.replace()?,
+    }
     Ok(answer)
 }
 
@@ -97,18 +115,36 @@ pub fn update<T, E>(
 pub fn rehearse<T, E>(
     path: &Path,
     keys: &dyn Keys,
+    guard: &Guard<'_>,
     change: impl FnOnce(&mut Document) -> Result<T, E>,
 ) -> Result<T, Failure<E>> {
-    let bytes = checked_file::read(path, Use::Public, MAX_FILE).map_err(Kind::File)?;
-    remake(&bytes, keys, change).map(|(answer, _)| answer)
+    guard.refuse_unsigned_write()?;
+    remake(guard.read(path)?.vouched(), keys, change).map(|(answer, _)| answer)
+}
+
+/// Puts the signature of `guard`'s signer beside a file that stays as it is, with those that others have made of the same
+/// bytes. Answers who signed.
+///
+/// # Errors
+/// The file cannot be read, or someone else could have written it; nobody signs; a system call fails.
+pub fn sign(path: &Path, signer: &dyn Sign) -> Result<PublicKey, Kind> {
+    let target = std::fs::canonicalize(path).map_err(|error| Kind::File(file_error(path, error)))?;
+    let _place = Place::lock(&target)?;
+    let file = checked_file::open(path, Use::Public)?;
+    let stat = rustix::fs::fstat(&file).map_err(Kind::io("look at it"))?;
+    let bytes = checked_file::read_opened(&file, path, MAX_FILE)?;
+    let (text, key) = signer.sign(&bytes).map_err(Kind::Sign)?;
+    let new = Signatures::parse(text.as_bytes()).map_err(|kind| Kind::SignKey(Box::new(kind)))?;
+    Countersign::beside(path, Some(&bytes), Some(stat), new)?.add(&key)?;
+    Ok(key)
 }
 
 fn remake<T, E>(
-    bytes: &[u8],
+    old: Vouched<'_>,
     keys: &dyn Keys,
     change: impl FnOnce(&mut Document) -> Result<T, E>,
 ) -> Result<(T, Vec<u8>), Failure<E>> {
-    let mut document = Document::parse(keys.open(bytes)?.expose()).map_err(Kind::Malformed)?;
+    let mut document = Document::parse(keys.open(old)?.expose()).map_err(Kind::Malformed)?;
     let answer = change(&mut document).map_err(Failure::Change)?;
     Ok((answer, seal(&mut document, keys)?))
 }
@@ -117,13 +153,21 @@ fn remake<T, E>(
 ///
 /// # Errors
 /// There is a file of that name ([`Kind::Exists`]); otherwise those of [`update`].
-pub fn create(path: &Path, mut document: Document, keys: &dyn Keys) -> Result<(), Kind> {
+pub fn create(path: &Path, mut document: Document, keys: &dyn Keys, guard: &Guard<'_>) -> Result<(), Kind> {
+    guard.refuse_unsigned_write()?;
     let place = Place::lock(path)?;
     if std::fs::symlink_metadata(path).is_ok() {
         return Err(Kind::Exists);
     }
+    // Written anew after a loss, it is none of the older copies that the policy refuses.
+    document.generation = document.generation.max(guard.min_generation.saturating_sub(1));
     let sealed = seal(&mut document, keys)?;
-    place.write_temporary(&sealed, None)?.link()
+    let signatures = guard.sign(&sealed)?;
+    let temporary = place.write_temporary(&sealed, None, |_| Ok(()))?;
+    match signatures {
+        Some(new) => Countersign::beside(path, None, None, new)?.around(|| temporary.link()),
+        None => temporary.link(),
+    }
 }
 
 /// Puts a small file of our own, which is no sealed file, in place of another in the same way. It gets mode 0600.
@@ -131,7 +175,7 @@ pub fn create(path: &Path, mut document: Document, keys: &dyn Keys) -> Result<()
 /// # Errors
 /// Another writer holds the lock for [`LOCK_LIMIT`]; others could write the folder; a system call fails.
 pub fn replace_small(path: &Path, bytes: &[u8]) -> Result<(), SealedError> {
-    let replace = || Place::lock(path)?.write_temporary(bytes, None)?.replace();
+    let replace = || Place::lock(path)?.write_temporary(bytes, None, |_| Ok(()))?.replace();
     replace().map_err(|kind: Kind| kind.at(path))
 }
 
@@ -140,7 +184,7 @@ fn seal(document: &mut Document, keys: &dyn Keys) -> Result<Vec<u8>, Kind> {
     document.generation = document.generation.checked_add(1).ok_or(Kind::Change(DocumentError::Exhausted))?;
     let plaintext = document.to_plaintext();
     let sealed = keys.with_recipients(&mut |recipients| sealed::encrypt(&plaintext, recipients.iter().copied()))?;
-    match keys.open(&sealed) {
+    match keys.open(Vouched::just_made(&sealed)) {
         Ok(read_back) if read_back.same_as(&plaintext) => {}
         Ok(_) => return Err(Kind::ReadBackDiffers),
         Err(Kind::NoIdentityFits { .. }) => return Err(Kind::NoReadBack),
@@ -202,8 +246,13 @@ impl Place {
         tag.is_some_and(|tag| tag.len() == TAG_DIGITS && tag.iter().all(u8::is_ascii_hexdigit))
     }
 
-    /// Writes and syncs a temporary file, with the mode and owner of the old one.
-    fn write_temporary(&self, bytes: &[u8], like: Option<&Stat>) -> Result<Temporary<'_>, Kind> {
+    /// Writes and syncs a temporary file, with the mode and owner of the old one, or as `finish` wants it.
+    fn write_temporary(
+        &self,
+        bytes: &[u8],
+        like: Option<&Stat>,
+        finish: impl FnOnce(&File) -> Result<(), Kind>,
+    ) -> Result<Temporary<'_>, Kind> {
         let mut tag = [0; TAG_DIGITS / 2];
         SystemRandom::new()
             .fill(&mut tag)
@@ -220,6 +269,7 @@ impl Place {
         if let Some(old) = like {
             take_after(&file, old)?;
         }
+        finish(&file)?;
         rustix::fs::fsync(&file).map_err(Kind::io("sync a temporary file in its folder"))?;
         Ok(temporary)
     }

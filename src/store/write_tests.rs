@@ -25,7 +25,7 @@ impl One {
 }
 
 impl Keys for One {
-    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+    fn open(&self, bytes: Vouched<'_>) -> Result<Secret, Kind> {
         match sealed::open(bytes, [&self.0 as &dyn ::age::Identity])? {
             sealed::Opening::Opened(plaintext) => Ok(plaintext),
             sealed::Opening::Locked(_) => Err(Kind::NoIdentityFits { tried: Vec::new() }),
@@ -39,16 +39,16 @@ impl Keys for One {
 
 fn created(folder: &Scratch) -> (PathBuf, One) {
     let (path, keys) = (folder.path("prod.age"), One::new());
-    create(&path, Document::new(environment("prod"), None), &keys).unwrap();
+    create(&path, Document::new(environment("prod"), None), &keys, &Guard::default()).unwrap();
     (path, keys)
 }
 
 fn set(path: &Path, keys: &One, name: &str, value: &str) -> Result<u64, Failure<DocumentError>> {
-    update(path, keys, |document| document.set(&item(name), secret(value), "me", SystemTime::now()))
+    update(path, keys, &Guard::default(), |document| document.set(&item(name), secret(value), "me", SystemTime::now()))
 }
 
 fn document(path: &Path, keys: &One) -> Document {
-    Document::parse(keys.open(&read(path)).unwrap().expose()).unwrap()
+    Document::parse(keys.open(Vouched::of_no_store(&read(path))).unwrap().expose()).unwrap()
 }
 
 fn value(document: &Document, name: &str) -> Option<String> {
@@ -76,7 +76,7 @@ fn a_file_that_is_there_is_not_created_again() {
     let folder = Scratch::new();
     let (path, keys) = created(&folder);
     let before = read(&path);
-    let again = || create(&path, Document::new(environment("prod"), None), &keys);
+    let again = || create(&path, Document::new(environment("prod"), None), &keys, &Guard::default());
     assert!(matches!(again(), Err(Kind::Exists)));
     std::fs::remove_file(&path).unwrap();
     symlink("nowhere", &path).unwrap();
@@ -91,7 +91,7 @@ fn a_change_that_fails_leaves_everything_as_it_was() {
     let folder = Scratch::new();
     let (path, keys) = created(&folder);
     let before = (read(&path), std::fs::metadata(&path).unwrap().ino());
-    let failed: Result<(), _> = update(&path, &keys, |document| {
+    let failed: Result<(), _> = update(&path, &keys, &Guard::default(), |document| {
         document.remove(&item("none"))?;
         Ok::<(), DocumentError>(())
     });
@@ -109,7 +109,7 @@ fn what_could_not_be_opened_afterwards_is_not_written() {
     assert!(matches!(set(&path, &foreign, "a", "1"), Err(Failure::File(Kind::NoReadBack))));
     assert!(matches!(set(&path, &One::new(), "a", "1"), Err(Failure::File(Kind::NoIdentityFits { .. }))));
     let other = folder.path("other.age");
-    let refused = create(&other, Document::new(environment("prod"), None), &foreign);
+    let refused = create(&other, Document::new(environment("prod"), None), &foreign, &Guard::default());
     assert!(matches!(refused, Err(Kind::NoReadBack)));
     assert_eq!((read(&path), folder.names()), (before, vec!["prod.age".to_owned()]));
 }
@@ -128,7 +128,7 @@ impl Recipient for Keeper<'_> {
 }
 
 impl Keys for Keeper<'_> {
-    fn open(&self, bytes: &[u8]) -> Result<Secret, Kind> {
+    fn open(&self, bytes: Vouched<'_>) -> Result<Secret, Kind> {
         self.keys.open(bytes)
     }
 
@@ -144,14 +144,14 @@ fn the_file_key_is_another_one_after_each_write() {
     let (path, keys) = created(&folder);
     let keeper = Keeper { keys: &keys, file_keys: RefCell::default() };
     for _ in 0..4 {
-        update(&path, &keeper, |_| Ok::<(), DocumentError>(())).unwrap();
+        update(&path, &keeper, &Guard::default(), |_| Ok::<(), DocumentError>(())).unwrap();
     }
     let file_keys = keeper.file_keys.into_inner();
     assert_eq!((file_keys.len(), file_keys.iter().collect::<HashSet<_>>().len()), (4, 4));
     let file = read(&path);
     let opens = |key: &[u8]| {
         let key = FileKey::new(Box::new(key.try_into().unwrap()));
-        sealed::SealedBytes::parse(&file).unwrap().open_with_file_key(key).is_ok()
+        sealed::SealedBytes::parse(Vouched::of_no_store(&file)).unwrap().open_with_file_key(key).is_ok()
     };
     assert_eq!(file_keys.iter().map(|key| opens(key)).collect::<Vec<_>>(), [false, false, false, true]);
 }
@@ -164,12 +164,15 @@ fn a_rehearsal_sees_what_would_be_refused_and_touches_nothing() {
     let set = |document: &mut Document| document.set(&item("a"), secret("1"), "me", SystemTime::now());
     // Not even a lock is needed.
     let place = Place::lock(&path).unwrap();
-    assert_eq!(rehearse(&path, &keys, set).unwrap(), 1);
+    assert_eq!(rehearse(&path, &keys, &Guard::default(), set).unwrap(), 1);
     drop(place);
     let foreign = One(keys.0, x25519::Identity::generate().to_public());
-    assert!(matches!(rehearse(&path, &foreign, set), Err(Failure::File(Kind::NoReadBack))));
+    assert!(matches!(rehearse(&path, &foreign, &Guard::default(), set), Err(Failure::File(Kind::NoReadBack))));
     let refused = |_: &mut Document| Err::<(), _>(DocumentError::Author);
-    assert!(matches!(rehearse(&path, &foreign, refused), Err(Failure::Change(DocumentError::Author))));
+    assert!(matches!(
+        rehearse(&path, &foreign, &Guard::default(), refused),
+        Err(Failure::Change(DocumentError::Author))
+    ));
     assert_eq!((read(&path), std::fs::metadata(&path).unwrap().ino()), before);
     assert_eq!(folder.names(), ["prod.age"]);
 }
@@ -271,7 +274,7 @@ fn a_folder_that_others_can_write_is_refused() {
     for mode in [0o777, 0o1777] {
         set_mode(&folder.path(""), mode);
         assert!(matches!(set(&path, &keys, "a", "1"), Err(Failure::File(Kind::File(_)))));
-        let other = create(&folder.path("b.age"), Document::new(environment("prod"), None), &keys);
+        let other = create(&folder.path("b.age"), Document::new(environment("prod"), None), &keys, &Guard::default());
         assert!(matches!(other, Err(Kind::File(_))));
     }
     set_mode(&folder.path(""), 0o700);
@@ -285,11 +288,11 @@ fn a_temporary_file_goes_with_the_error() {
     let folder = Scratch::new();
     let (path, _) = created(&folder);
     let place = Place::lock(&path).unwrap();
-    let temporary = place.write_temporary(b"new", None).unwrap();
+    let temporary = place.write_temporary(b"new", None, |_| Ok(())).unwrap();
     assert_eq!(folder.names().len(), 2);
     assert!(matches!(temporary.link(), Err(Kind::Exists)));
     assert_eq!(folder.names(), ["prod.age"]);
-    let temporary = place.write_temporary(b"new", None).unwrap();
+    let temporary = place.write_temporary(b"new", None, |_| Ok(())).unwrap();
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     assert!(matches!(temporary.replace(), Err(Kind::Io { doing: "replace it", .. })));

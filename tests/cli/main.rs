@@ -33,6 +33,7 @@ mod init;
 mod injection;
 mod leaks;
 mod mask;
+mod mirrors;
 mod output_schema;
 mod progress;
 mod prompt;

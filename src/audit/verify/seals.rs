@@ -15,6 +15,7 @@ use crate::policy::model::IdentitySource;
 use crate::secret::Secret;
 use crate::store::identity::{Identities, IdentityError};
 use crate::store::sealed::{self, Opening, SealedErrorKind};
+use crate::store::vouched::Vouched;
 
 /// Keys that are skipped, over all, for records that are missing or were given up: a minute's work. A record that claims to be
 /// further away must not keep `verify` busy for ever.
@@ -62,7 +63,9 @@ impl Seals {
             let text = if bytes.expose().starts_with(b"vouchsafe-audit-seed/") {
                 bytes
             } else {
-                match sealed::open(bytes.expose(), keys.iter()).map_err(|kind| fail(Why::Sealed(kind)))? {
+                match sealed::open(Vouched::of_no_store(bytes.expose()), keys.iter())
+                    .map_err(|kind| fail(Why::Sealed(kind)))?
+                {
                     Opening::Opened(text) => text,
                     Opening::Locked(_) => return Err(fail(Why::Locked)),
                 }

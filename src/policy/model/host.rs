@@ -51,6 +51,8 @@ pub struct HostNetwork {
 pub struct Trust {
     /// Environments whose policies count only with a signature.
     pub environments: Vec<EnvironmentName>,
+    /// Those of them whose sealed files count only with a signature too.
+    pub sealed_files: Vec<EnvironmentName>,
     /// The least serial accepted, by environment.
     pub min_serial: BTreeMap<EnvironmentName, u64>,
     /// Keys, as OpenSSH writes them, each with the environments it may sign for.

@@ -43,6 +43,8 @@ pub struct AgeStore {
     pub recipients_file: Option<PathBuf>,
     /// What opens the file, tried in order.
     pub identities: Vec<IdentitySource>,
+    /// The least generation of its document that is used.
+    pub min_generation: u64,
 }
 
 /// The plaintext of an `age` store.
@@ -147,6 +149,8 @@ pub struct KmsStore {
     pub context: BTreeMap<String, String>,
     /// Offline age identities, tried before KMS is asked.
     pub identities: Vec<IdentitySource>,
+    /// The least generation of its document that is used.
+    pub min_generation: u64,
 }
 
 /// `type = "ssm"`. Item names below carry the prefix already.

@@ -14,7 +14,7 @@ const KEY_RULE: &str = "a trusted key is one line as OpenSSH writes it, of type 
 pub(in crate::policy::file) fn host_file(raw: &RawHost, context: &mut Context<'_>) -> Option<HostFile> {
     let host = HostFile {
         path: context.sources.first().map(|source| source.path.clone()).unwrap_or_default(),
-        sinks: child::sinks(&raw.audit, context),
+        sinks: child::sinks(std::iter::once(&raw.audit), context),
         agent: HostAgent {
             socket: raw.agent.socket.as_ref().and_then(|at| context.path(at)),
             users: raw.agent.users.as_ref().map(|list| context.principals("users", list)).unwrap_or_default(),
@@ -47,6 +47,7 @@ fn trust(at: &At<RawTrust>, context: &mut Context<'_>) -> Trust {
             Vec::new()
         }
     };
+    let sealed_files = raw.sealed_files.as_ref().map(|list| sealed_files(list, &environments, context));
     let mut min_serial = BTreeMap::new();
     for (name, serial) in &raw.min_serial {
         let Ok(number) = u64::try_from(serial.value) else {
@@ -60,7 +61,28 @@ fn trust(at: &At<RawTrust>, context: &mut Context<'_>) -> Trust {
     }
     let keys = raw.keys.iter().filter_map(|at| trusted_key(at, context)).collect();
     let revoked = raw.revoked.iter().filter_map(|at| context.checked(at, KEY_RULE, is_ssh_key)).collect();
-    Trust { environments, min_serial, keys, revoked }
+    Trust { environments, sealed_files: sealed_files.unwrap_or_default(), min_serial, keys, revoked }
+}
+
+/// A policy says which file is read and how: to trust the one and not the other would be for nothing.
+fn sealed_files(
+    list: &At<Vec<At<String>>>,
+    environments: &[EnvironmentName],
+    context: &mut Context<'_>,
+) -> Vec<EnvironmentName> {
+    context.not_empty("sealed_files", list);
+    let mut names = Vec::new();
+    for at in &list.value {
+        let Some(name) = context.noted(at, EnvironmentName::new(at.as_str())) else { continue };
+        if !environments.contains(&name) {
+            context
+                .findings
+                .wrong(at, format!("sealed files of `{name}` are to be signed, and its policies are not"))
+                .hint(format!("environments = [\"{name}\"]   # in [trust], with the others"));
+        }
+        names.push(name);
+    }
+    names
 }
 
 fn trusted_key(at: &At<RawKey>, context: &mut Context<'_>) -> Option<TrustedKey> {

@@ -128,7 +128,9 @@ fn age(name: &At<String>, raw: &RawStore, is_dev: bool, context: &mut Context<'_
     let recipients = recipients(raw, context);
     let recipients_file = raw.recipients_file.as_ref().and_then(|at| context.path(at));
     let identities = identities(raw, context);
-    Some(AgeStore { path: path?, format, unbound, recipients, recipients_file, identities })
+    let has_generations = format == DocumentFormat::Sealed;
+    let min_generation = min_generation(raw, has_generations, "a file made by hand has no generations", context);
+    Some(AgeStore { path: path?, format, unbound, recipients, recipients_file, identities, min_generation })
 }
 
 fn kms(name: &At<String>, raw: &RawStore, context: &mut Context<'_>) -> Option<KmsStore> {
@@ -146,7 +148,19 @@ fn kms(name: &At<String>, raw: &RawStore, context: &mut Context<'_>) -> Option<K
     }
     let (aws, recipients, identities) =
         (aws(&fields(raw), context), recipients(raw, context), identities(raw, context));
-    Some(KmsStore { aws, key: key?, path, recipients, context: pairs, identities })
+    let min_generation = min_generation(raw, path.is_some(), "without a `path` there are no generations", context);
+    Some(KmsStore { aws, key: key?, path, recipients, context: pairs, identities, min_generation })
+}
+
+fn min_generation(raw: &RawStore, has_generations: bool, otherwise: &str, context: &mut Context<'_>) -> u64 {
+    let Some(at) = &raw.min_generation else { return 0 };
+    if !has_generations {
+        context.findings.wrong(at, otherwise);
+    }
+    u64::try_from(at.value).unwrap_or_else(|_| {
+        context.findings.wrong(at, "a generation counts from 0");
+        0
+    })
 }
 
 fn ssm(raw: &RawStore, context: &mut Context<'_>) -> Option<SsmStore> {

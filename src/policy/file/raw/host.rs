@@ -44,6 +44,7 @@ pub(in crate::policy) struct RawNetwork {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(in crate::policy) struct RawTrust {
     pub(in crate::policy) environments: Option<At<Vec<At<String>>>>,
+    pub(in crate::policy) sealed_files: Option<At<Vec<At<String>>>>,
     #[serde(default)]
     pub(in crate::policy) min_serial: BTreeMap<At<String>, At<i64>>,
     #[serde(default)]

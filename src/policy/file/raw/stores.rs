@@ -48,13 +48,16 @@ pub(in crate::policy) struct RawStore {
     pub(in crate::policy) context: Option<At<BTreeMap<At<String>, At<String>>>>,
     /// age: what the plaintext looks like. Default: sealed.
     pub(in crate::policy) format: Option<At<Format>>,
+    /// age, kms: the least generation of the sealed file that is used: an older copy of it is refused.
+    #[schemars(with = "Option<i64>", range(min = 0))]
+    pub(in crate::policy) min_generation: Option<At<i64>>,
     /// age: a file made by hand is bound to no environment; outside `dev` this says that it is meant.
     pub(in crate::policy) unbound: Option<At<bool>>,
 }
 
 impl RawStore {
     /// Every field that only some types have: its name, where it stands if it does, and the types.
-    pub(in crate::policy) fn fields_of_types(&self) -> [(&'static str, Option<Span>, &'static [StoreType]); 16] {
+    pub(in crate::policy) fn fields_of_types(&self) -> [(&'static str, Option<Span>, &'static [StoreType]); 17] {
         use StoreType::{Age, Kms, Ssm};
         [
             ("region", span(self.region.as_ref()), &[Kms, Ssm]),
@@ -72,6 +75,7 @@ impl RawStore {
             ("identities", span(self.identities.as_ref()), &[Age, Kms]),
             ("context", span(self.context.as_ref()), &[Kms]),
             ("format", span(self.format.as_ref()), &[Age]),
+            ("min_generation", span(self.min_generation.as_ref()), &[Age, Kms]),
             ("unbound", span(self.unbound.as_ref()), &[Age]),
         ]
     }
