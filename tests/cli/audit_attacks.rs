@@ -175,6 +175,16 @@ const ATTACKS: &[Attack] = &[
         host.change(|lines| *lines = chained(lines, Seals::None));
         host.remove(&["head"]);
     }),
+    ("delete every second record of forty, and edit one after them", |host| {
+        (0..20).for_each(|_| host.run());
+        host.change(|lines| {
+            let mut kept = (0..42).step_by(2).map(|at| lines[at].clone()).collect::<Vec<_>>();
+            kept.extend_from_slice(&lines[42..]);
+            let last = kept.len() - 2;
+            kept[last] = edited(&kept[last]);
+            *lines = kept;
+        });
+    }),
     ("truncate", |host| host.change(|lines| lines.truncate(6))),
     ("truncate, and remove the head and the state of the seals", |host| {
         host.change(|lines| lines.truncate(6));

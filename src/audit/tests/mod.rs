@@ -8,6 +8,7 @@ mod schema;
 mod sealing;
 pub(super) mod stream;
 mod tampering;
+mod verdict;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -111,7 +112,9 @@ fn lines(path: &Path) -> Vec<String> {
 
 fn check(paths: &[&Path]) -> Report {
     let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
-    verify(&paths, Start::Beginning, Means::default()).unwrap()
+    let report = verify(&paths, Start::Beginning, Means::default()).unwrap();
+    verdict::assert_one_verdict(&report);
+    report
 }
 
 #[track_caller]

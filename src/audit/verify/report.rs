@@ -31,40 +31,45 @@ pub struct Report {
     pub clock_steps: u64,
     /// Whether a head file beside the last log was compared.
     pub head_compared: bool,
-    /// The first findings, in the order of the logs.
+    /// The first findings, in the order of the logs, and the first that is tampering if it is not among them.
     pub findings: Vec<Finding>,
     /// How many findings there are in all.
     pub findings_total: u64,
-    tampered: bool,
+    /// What decides: the first finding that is tampering, else the first.
+    gravest: Option<Finding>,
 }
 
 /// Findings that are kept; the rest are counted.
 const KEPT: usize = 20;
 
 impl Report {
-    pub(super) fn add(&mut self, path: &std::path::Path, line: u64, kind: FindingKind) {
+    pub(in crate::audit) fn add(&mut self, path: &std::path::Path, line: u64, kind: FindingKind) {
         self.findings_total += 1;
-        self.tampered |= kind.is_tampering();
-        if self.findings.len() < KEPT {
-            self.findings.push(Finding { path: path.to_owned(), line, kind });
+        let is_graver = self.gravest.is_none() || (kind.is_tampering() && self.state() != State::Tampered);
+        if !is_graver && self.findings.len() >= KEPT {
+            return;
         }
+        let finding = Finding { path: path.to_owned(), line, kind };
+        if is_graver {
+            self.gravest = Some(finding.clone());
+        }
+        self.findings.push(finding);
     }
 
     /// What the findings add up to.
     #[must_use]
     pub fn state(&self) -> State {
-        match (self.findings_total, self.tampered) {
-            (0, _) => State::Intact,
-            (_, false) => State::Incomplete,
-            (_, true) => State::Tampered,
+        match &self.gravest {
+            None => State::Intact,
+            Some(finding) if finding.kind.is_tampering() => State::Tampered,
+            Some(_) => State::Incomplete,
         }
     }
 
     /// The report as an error, unless the logs are intact.
     #[must_use]
     pub fn failure(&self) -> Option<VerifyFailure> {
-        let first = self.findings.iter().find(|finding| finding.kind.is_tampering() == self.tampered)?.clone();
-        Some(VerifyFailure { state: self.state(), first, total: self.findings_total })
+        self.gravest.clone().map(|first| VerifyFailure { state: self.state(), first, total: self.findings_total })
     }
 }
 
