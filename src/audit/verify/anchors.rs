@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::report::FindingKind;
+use super::finding::FindingKind;
 use crate::audit::chain::{Chain, Digest, StreamId};
 use crate::audit::checkpoint::key::VerifierKey;
 use crate::audit::checkpoint::note::open_all;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::finding::FindingKind;
 use super::line::Line;
-use super::report::FindingKind;
 use super::{Start, Verifier};
 use crate::audit::chain::{StreamId, Tail};
 use crate::audit::event::Event;

@@ -6,9 +6,12 @@
 //! lines of whoever else writes there, possibly with the collector's prefix before ours.
 
 mod anchors;
+mod between;
 mod beyond;
 mod chains;
+mod finding;
 mod line;
+mod order;
 mod report;
 mod seals;
 
@@ -17,16 +20,16 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use ring::digest::{Context, SHA256};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::chain::{Chain, Digest, OPENING, StreamId, Tail};
+use super::chain::{OPENING, StreamId, Tail};
 use super::event::{Assurance, Event};
 use super::head::{Head, read_foreign};
 pub use anchors::{AnchorError, Anchors};
-use chains::{Chains, Parts};
+use chains::Chains;
+pub use finding::{Finding, FindingKind};
 use line::{Junk, Line};
-pub use report::{Finding, FindingKind, Report, State, Unreadable, VerifyFailure};
+pub use report::{Report, State, Unreadable, VerifyFailure};
 pub use seals::{Seals, SeedError};
 
 /// Where the chain has to begin.
@@ -212,133 +215,6 @@ impl Verifier<'_> {
             && head.chain.hash != tail.chain.hash
         {
             self.find(FindingKind::HeadDiffers { seq: tail.chain.seq });
-        }
-    }
-
-    /// What came before this record is accounted for by it, or is a finding.
-    fn settle(&mut self, junk: &mut Option<Junk>, line: &Line<'_>, kind: Kind) {
-        let note = line.quarantined.as_ref().filter(|_| line.event == Event::Quarantined.word());
-        match (junk.take(), note) {
-            (Some(junk), Some(note)) if junk.is(note) => self.report.quarantined += 1,
-            (Some(junk), note) => {
-                self.unaccounted(&junk, kind);
-                if note.is_some() {
-                    self.find(FindingKind::QuarantineGone);
-                }
-            }
-            (None, Some(_)) => self.find(FindingKind::QuarantineGone),
-            (None, None) => {}
-        }
-    }
-
-    fn unaccounted(&mut self, junk: &Junk, kind: Kind) {
-        let here = std::mem::replace(&mut self.line, junk.line);
-        match junk.altered {
-            Some(tail) => {
-                self.find(FindingKind::Altered);
-                self.chains.go_on_from(tail.chain);
-            }
-            None if kind == Kind::Chained || junk.ours => self.find(FindingKind::NotARecord),
-            None => self.report.foreign_lines += 1,
-        }
-        self.line = here;
-    }
-
-    /// A line that is no record.
-    fn other(&mut self, bytes: &[u8], newline: bool, kind: Kind, junk: &mut Option<Junk>) {
-        if kind != Kind::Collected {
-            let new = || Junk {
-                line: self.line,
-                hash: Context::new(&SHA256),
-                length: 0,
-                newline: false,
-                altered: None,
-                ours: false,
-                whole_but_newline: false,
-            };
-            return junk.get_or_insert_with(new).add(bytes, newline);
-        }
-        if let Some(tail) = Tail::read(bytes) {
-            self.find(FindingKind::Altered);
-            self.chains.go_on_from(tail.chain);
-        } else if find(bytes, MARK).is_some() {
-            self.find(FindingKind::NotARecord);
-        } else {
-            self.report.foreign_lines += 1;
-        }
-    }
-
-    fn is_in_file_chain(&mut self, stream: StreamId, first_of_log: bool) -> bool {
-        match self.file_chain {
-            Some(chain) if chain == stream => return true,
-            Some(_) if !first_of_log => {
-                self.find(FindingKind::OtherChain);
-                return false;
-            }
-            Some(_) => self.find(FindingKind::NewChain),
-            None => {}
-        }
-        self.file_chain = Some(stream);
-        true
-    }
-
-    /// Whether the record is the first of its chain, or follows the one before it.
-    fn link(&mut self, tail: &Tail) -> bool {
-        let Chain { stream, seq, hash: _ } = tail.chain;
-        let Some(before) = self.chains.get(stream) else {
-            self.report.streams += 1;
-            if seq != 1 && self.start == Start::Beginning {
-                self.find(FindingKind::StartsLate { seq });
-            } else if seq == 0 || (seq == 1 && tail.prev != Digest::default()) {
-                self.find(FindingKind::Unchained { seq });
-            }
-            self.chains.put(tail.chain);
-            return seq == 1;
-        };
-        let expected = before.seq.saturating_add(1);
-        if seq < expected {
-            self.find(FindingKind::Repeated { seq, expected });
-            return false;
-        }
-        if seq > expected {
-            self.find(FindingKind::Gap { from: expected, to: seq - 1 });
-        } else if tail.prev != before.hash {
-            self.find(FindingKind::Unchained { seq });
-        }
-        self.chains.put(tail.chain);
-        seq == expected
-    }
-
-    fn parts(&mut self, tail: &Tail, line: &Line<'_>, follows: bool) {
-        let stream = tail.chain.stream;
-        let now = match (line.record, line.part, line.parts) {
-            (None, None, None) => None,
-            (Some(record), Some(part), Some(parts)) => Some(Parts { record, part, parts }),
-            _ => return self.find(FindingKind::Malformed),
-        };
-        let before = self.chains.set_parts(stream, now.filter(|now| now.part < now.parts));
-        let fits = match (before, now) {
-            (None, None) => true,
-            (None, Some(now)) => now.part == 1 && now.record == tail.chain.seq && now.parts > 1,
-            (Some(_), None) => false,
-            (Some(before), Some(now)) => {
-                now.record == before.record && now.parts == before.parts && now.part == before.part.saturating_add(1)
-            }
-        };
-        // Where records are missing, that was said already.
-        if !fits && follows {
-            self.find(FindingKind::PartsMixed);
-        }
-    }
-
-    fn end_of_log(&mut self, kind: Kind, junk: Option<Junk>) {
-        match junk {
-            Some(junk) if !junk.newline && (kind == Kind::Chained || junk.whole_but_newline) => {
-                self.line = junk.line;
-                self.find(FindingKind::Torn { bytes: junk.length });
-            }
-            Some(junk) => self.unaccounted(&junk, kind),
-            None => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::report::FindingKind;
+use super::finding::FindingKind;
 use crate::audit::chain::{StreamId, Tail};
 use crate::audit::seal::seed::{LARGEST, Seed};
 use crate::audit::seal::{EpochId, EpochKey};
