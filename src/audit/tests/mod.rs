@@ -1,6 +1,7 @@
 //! Logs on real files, in folders of their own.
 
 mod anchoring;
+mod evidence;
 mod file;
 mod journal;
 mod performance;

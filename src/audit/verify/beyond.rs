@@ -14,9 +14,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 impl Verifier<'_> {
     /// Looks at one record, of a log that is one chain or of a collected stream. `is_new`: it is no repetition.
     pub(super) fn check_beyond(&mut self, bytes: &[u8], tail: &Tail, line: &Line<'_>, is_chained: bool, is_new: bool) {
-        // A sealed chain is one whatever its records call themselves.
-        let is_sealed = self.means.seals.as_ref().is_some_and(|seals| seals.is_for(tail.chain.stream));
-        if (is_chained || is_sealed) && is_new {
+        // Whatever a record calls itself: where seals are asked for, a chain that has none is a finding.
+        if is_new {
             self.check_seal(bytes, tail, line);
         }
         if is_chained && is_new {
@@ -41,9 +40,7 @@ impl Verifier<'_> {
         let seen = seals.check(bytes, tail, begun.map(|epoch| epoch.id.as_ref()));
         self.report.sealed += u64::from(seen.is_proven);
         self.report.unproven += u64::from(!seen.is_proven);
-        if let Some(kind) = seen.finding {
-            self.find(kind);
-        }
+        seen.findings.into_iter().for_each(|kind| self.find(kind));
     }
 
     /// Order is by number, so a clock that was set back moves nothing; but what it says then is not when it was. Writers take the
@@ -69,6 +66,12 @@ impl Verifier<'_> {
         // One step is one finding.
         self.latest.clear();
         self.latest.push_str(time);
+    }
+
+    pub(super) fn end_of_seals(&mut self) {
+        let Some(seals) = &self.means.seals else { return };
+        let found = seals.missing(self.start == Start::Anywhere);
+        found.into_iter().for_each(|kind| self.find(kind));
     }
 
     pub(super) fn end_of_anchors(&mut self) {

@@ -35,6 +35,8 @@ pub enum FindingKind {
     },
     /// A record of another chain.
     OtherChain,
+    /// A record of a collected stream in a file log, or the other way round.
+    OtherKind,
     /// Bytes that are no record, which no record accounts for.
     NotARecord,
     /// A record about quarantined bytes that are not there.
@@ -65,9 +67,9 @@ pub enum FindingKind {
         /// Its number.
         seq: u64,
     },
-    /// The state of the seals was lost, and sealing begun anew.
+    /// The state of the seals was lost, and sealing begun anew: two epochs of one chain.
     NewEpoch {
-        /// The first record that is sealed anew.
+        /// The first record of the later one.
         seq: u64,
     },
     /// The same, and the seed for it was not given.
@@ -76,6 +78,23 @@ pub enum FindingKind {
         seq: u64,
         /// What it says that the epoch is called.
         id: String,
+    },
+    /// A record before the first seed was sealed, by an epoch whose seed was not given.
+    SeedMissing {
+        /// Its number.
+        seq: u64,
+    },
+    /// A seed is for a chain of which there is no record.
+    SeedOfOtherChain {
+        /// What the epoch is called.
+        id: String,
+    },
+    /// The records of an epoch whose seed was given are not there.
+    EpochMissing {
+        /// What it is called.
+        id: String,
+        /// The first of them.
+        seq: u64,
     },
     /// Seeds were given, and no record is sealed by them.
     NothingSealed,
@@ -162,6 +181,7 @@ impl FindingKind {
             | Self::Unchained { .. }
             | Self::Repeated { .. }
             | Self::OtherChain
+            | Self::OtherKind
             | Self::NotARecord
             | Self::QuarantineGone
             | Self::Malformed
@@ -170,6 +190,7 @@ impl FindingKind {
             | Self::SealWrong { .. }
             | Self::SealTooFar { .. }
             | Self::ChainWithoutSeed
+            | Self::SeedOfOtherChain { .. }
             | Self::CheckpointDiffers { .. }
             | Self::CheckpointsDiffer { .. }
             | Self::CheckpointForged { .. }
@@ -184,6 +205,8 @@ impl FindingKind {
             | Self::PartsMissing { .. }
             | Self::NewEpoch { .. }
             | Self::UnknownEpoch { .. }
+            | Self::SeedMissing { .. }
+            | Self::EpochMissing { .. }
             | Self::NothingSealed
             | Self::CheckpointWithoutRecord { .. }
             | Self::EndsBeforeCheckpoint { .. }
@@ -208,6 +231,10 @@ impl fmt::Display for Finding {
                 write!(f, "record {seq} stands where record {expected} belongs: repeated or moved")
             }
             FindingKind::OtherChain => write!(f, "the record belongs to another chain"),
+            FindingKind::OtherKind => write!(
+                f,
+                "the record is of another kind of log: file logs and collected streams are not mixed, and verified apart"
+            ),
             FindingKind::NotARecord => write!(f, "these bytes are no record, and no record accounts for them"),
             FindingKind::QuarantineGone => write!(f, "the record quarantines bytes that are not before it"),
             FindingKind::Malformed => write!(f, "the line is sealed but says nothing that a record says"),
@@ -225,8 +252,22 @@ impl fmt::Display for Finding {
                 write!(f, "the state of the seals was lost; sealing begins anew with record {seq}")
             }
             FindingKind::UnknownEpoch { seq, id } => {
-                let id = crate::name::escape(id);
                 write!(f, "record {seq} begins the seals anew, as epoch {id}, whose seed was not given")
+            }
+            FindingKind::SeedMissing { seq } => {
+                write!(
+                    f,
+                    "record {seq} was sealed in an epoch whose seed was not given: nothing before the first seed is proven"
+                )
+            }
+            FindingKind::SeedOfOtherChain { id } => {
+                write!(
+                    f,
+                    "the seed of epoch {id} is for a chain that is not here: the log was replaced, or it is not this log's seed"
+                )
+            }
+            FindingKind::EpochMissing { id, seq } => {
+                write!(f, "epoch {id}, whose seed was given, begins with record {seq}, which is not here")
             }
             FindingKind::NothingSealed => write!(f, "no record is sealed by the seeds that were given"),
             FindingKind::CheckpointDiffers { seq } => {

@@ -1,7 +1,7 @@
 //! Reads logs and says whether they are what was written. Read-only, and in bounded memory: one line, and one state for
 //! each chain.
 //!
-//! Two kinds of log are told apart by their first record. In a log of the file sink or the agent everything is a record,
+//! Two kinds of log are told apart by the first record, and are not mixed. In a log of the file sink or the agent everything is a record,
 //! or bytes that a later record accounts for. In a collected stream there are several chains, one for each process, and
 //! lines of whoever else writes there, possibly with the collector's prefix before ours.
 
@@ -102,7 +102,7 @@ const MARK: &[u8] = b"\"vouchsafe.audit/";
 /// What follows the opening of a stream's line.
 const STREAM_ASSURANCE: &[u8] = b",\"assurance\":\"stream\"";
 
-/// What one log turned out to be.
+/// What the logs turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Unknown,
@@ -115,6 +115,10 @@ struct Verifier<'a> {
     means: Means,
     chains: Chains,
     report: Report,
+    /// What all of the logs are.
+    kind: Kind,
+    /// What is wrong with logs that came before anything told their kind, unless it is [`Kind::Collected`].
+    undecided: Vec<Finding>,
     /// The one chain of file logs.
     file_chain: Option<StreamId>,
     head: Option<Head>,
@@ -134,6 +138,8 @@ impl Verifier<'_> {
             means,
             chains: Chains::default(),
             report: Report::default(),
+            kind: Kind::Unknown,
+            undecided: Vec::new(),
             file_chain: None,
             head: None,
             first: HashMap::new(),
@@ -147,7 +153,7 @@ impl Verifier<'_> {
     fn log(&mut self, log: impl Read) -> io::Result<()> {
         let mut reader = BufReader::with_capacity(256 * 1024, log);
         let mut buffer = Vec::new();
-        let (mut kind, mut junk, mut inside) = (Kind::Unknown, None, false);
+        let (mut junk, mut inside, mut is_first) = (None, false, true);
         loop {
             buffer.clear();
             if reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut buffer)? == 0 {
@@ -161,31 +167,35 @@ impl Verifier<'_> {
             }
             let newline = buffer.pop_if(|byte| *byte == b'\n').is_some();
             self.line += u64::from(!inside);
-            let candidate = if inside { None } else { self.candidate(&buffer, kind) };
+            let candidate = if inside { None } else { self.candidate(&buffer) };
             inside = !newline;
-            match candidate {
-                Some((tail, line)) if newline || kind == Kind::Collected => {
-                    self.record(line, tail, &mut kind, &mut junk);
-                }
-                _ => self.other(&buffer, newline, kind, &mut junk),
+            let Some((tail, line)) = candidate else {
+                self.other(&buffer, newline, &mut junk);
+                continue;
+            };
+            self.record(line, tail, is_first, &mut junk);
+            is_first = false;
+            // A collector may take it. A writer of ours goes on from there: the record counts.
+            if !newline && self.kind == Kind::Chained {
+                self.find(FindingKind::Torn { bytes: buffer.len() as u64 });
             }
         }
-        self.end_of_log(kind, junk);
+        self.end_of_log(junk);
         Ok(())
     }
 
     /// The line as a record, if it is laid out as one and its hash fits.
-    fn candidate<'l>(&self, line: &'l [u8], kind: Kind) -> Option<(Tail, &'l [u8])> {
+    fn candidate<'l>(&self, line: &'l [u8]) -> Option<(Tail, &'l [u8])> {
         let tail = Tail::read(line)?;
         let start = find(line, OPENING.as_bytes())?;
         let (prefix, line) = line.split_at_checked(start)?;
         // Only a collector of streams puts something before a line.
         let from_stream = || line.get(OPENING.len()..).is_some_and(|rest| rest.starts_with(STREAM_ASSURANCE));
-        let in_place = prefix.is_empty() || (kind != Kind::Chained && from_stream());
+        let in_place = prefix.is_empty() || (self.kind != Kind::Chained && from_stream());
         (in_place && tail.fits(line)).then_some((tail, line))
     }
 
-    fn record(&mut self, bytes: &[u8], tail: Tail, kind: &mut Kind, junk: &mut Option<Junk>) {
+    fn record(&mut self, bytes: &[u8], tail: Tail, is_first: bool, junk: &mut Option<Junk>) {
         let line: Option<Line<'_>> = serde_json::from_slice(bytes).ok();
         let assurance =
             line.as_ref().and_then(|line| Assurance::ALL.iter().find(|level| level.word() == line.assurance));
@@ -193,17 +203,16 @@ impl Verifier<'_> {
             return self.find(FindingKind::Malformed);
         };
         let own = if *assurance == Assurance::Stream { Kind::Collected } else { Kind::Chained };
-        let first = *kind == Kind::Unknown;
-        if first {
-            *kind = own;
+        if self.kind == Kind::Unknown {
+            self.decide(own);
         }
-        self.settle(junk, &line, *kind);
-        if own != *kind {
-            return self.find(FindingKind::OtherChain);
+        self.settle(junk, &line);
+        if own != self.kind {
+            return self.find(FindingKind::OtherKind);
         }
         self.report.records += 1;
         self.report.discontinuities += u64::from(line.event == Event::Discontinuity.word());
-        if own == Kind::Chained && !self.is_in_file_chain(tail.chain.stream, first) {
+        if own == Kind::Chained && !self.is_in_file_chain(tail.chain.stream, is_first) {
             return;
         }
         let is_new = self.chains.get(tail.chain.stream).is_none_or(|before| tail.chain.seq > before.seq);
@@ -219,6 +228,9 @@ impl Verifier<'_> {
     }
 
     fn end(&mut self) {
+        self.decide(Kind::Unknown);
+        self.line = 0;
+        self.end_of_seals();
         if self.report.records == 0 && self.report.findings_total == 0 {
             self.find(FindingKind::NoRecord);
         } else if self.means.seals.is_some() && self.report.sealed == 0 && self.report.findings_total == 0 {
@@ -229,9 +241,11 @@ impl Verifier<'_> {
         for parts in unfinished {
             self.find(FindingKind::PartsMissing { record: parts.record });
         }
-        let Some(head) = self.head.filter(|_| self.file_chain.is_some()) else { return };
+        let Some(head) = self.head else { return };
         self.report.head_compared = true;
         match self.chains.get(head.chain.stream) {
+            // It names no record: a log that was made and not written yet.
+            None if head.chain.seq == 0 && self.file_chain.is_none() => {}
             None => self.find(FindingKind::HeadOfOtherChain),
             Some(last) if last.seq < head.chain.seq => {
                 self.find(FindingKind::EndsEarly { last: last.seq, head: head.chain.seq });
