@@ -42,6 +42,14 @@ pub struct Verification {
     unproven: u64,
     /// Checkpoints that the logs were compared with.
     checkpoints: u64,
+    /// The last record that a checkpoint speaks for.
+    anchored: Option<u64>,
+    /// How many records of its chain come after it: no checkpoint says anything of them.
+    beyond_anchor: Option<u64>,
+    /// Notes in the files of checkpoints that are not by the key that was given, or cannot be read.
+    other_notes: u64,
+    /// Whether there was a head file beside the last log to compare it with.
+    head_compared: bool,
     /// How often the clock was set back, by the times of the records.
     clock_steps: u64,
     /// Records in which a writer says that it did not find what the last one had left.
@@ -67,6 +75,10 @@ impl From<&Report> for Verification {
             sealed: report.sealed,
             unproven: report.unproven,
             checkpoints: report.checkpoints,
+            anchored: report.anchored,
+            beyond_anchor: report.beyond_anchor,
+            other_notes: report.other_notes,
+            head_compared: report.head_compared,
             clock_steps: report.clock_steps,
             discontinuities: report.discontinuities,
             findings: report.findings.iter().map(ToString::to_string).collect(),
@@ -128,12 +140,19 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
             (seen.quarantined, "quarantined torn write"),
             (seen.discontinuities, "noted discontinuity"),
             (seen.checkpoints, "checkpoint"),
+            (seen.other_notes, "note that is not by the key"),
             (seen.clock_steps, "step back of the clock"),
             (seen.foreign_lines, "foreign line"),
         ] {
             if count > 0 {
                 text.push_str(&format!(", {}", output::count(count, what)));
             }
+        }
+        if let (Some(last), Some(beyond)) = (seen.anchored, seen.beyond_anchor) {
+            text.push_str(&format!(", anchored up to record {last} ({beyond} beyond)"));
+        }
+        if seen.head_compared {
+            text.push_str(", head compared");
         }
         output::print(&(text + "\n"))?;
     }

@@ -24,6 +24,8 @@ pub(super) struct Sources {
 /// What was read, and what was not.
 pub(super) struct Sum {
     pub(super) counts: Counts,
+    /// Lines that are no record, and can have been one.
+    pub(super) damaged: u64,
     /// The logs that were read.
     pub(super) logs: Vec<PathBuf>,
     /// Those that were not, and why.
@@ -87,7 +89,7 @@ impl Sources {
             return Err(failure.into());
         }
         unread.extend(self.compressed.iter().map(|path| (path.clone(), "it is compressed".to_owned())));
-        Ok(Sum { counts: reader.counts(), logs, unread })
+        Ok(Sum { counts: reader.counts(), damaged: reader.damaged(), logs, unread })
     }
 }
 

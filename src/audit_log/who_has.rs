@@ -106,7 +106,7 @@ struct HolderEntry {
 ///
 /// # Errors
 /// There is no log, or it cannot be read; with `--stale`, some process may hold another version than the current one, or a
-/// log that could say so cannot be read.
+/// log, or a line, that could say so cannot be read.
 pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), Error> {
     let (sources, environment) = sources(options, parent)?;
     let scope = Scope {
@@ -132,7 +132,11 @@ pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), E
     }
     match (options.stale, sum.unread.into_iter().next()) {
         (true, Some((path, why))) => Err(Unread { path, why }.into()),
-        (true, None) => Stale::of(options, &items).map_or(Ok(()), |stale| Err(stale.into())),
+        (true, None) => match Stale::of(options, &items) {
+            Some(stale) => Err(stale.into()),
+            None if sum.damaged > 0 => Err(Damaged { lines: sum.damaged, logs: sum.logs }.into()),
+            None => Ok(()),
+        },
         (false, _) => Ok(()),
     }
 }
@@ -351,5 +355,33 @@ impl Cause for Unread {
 
     fn hint(&self) -> Option<String> {
         Some(format!("ls -l {}   # read it as its owner or as root; unpack it first if it is packed", show(&self.path)))
+    }
+}
+
+/// Lines that could tell of a process are no records any more.
+#[derive(Debug)]
+struct Damaged {
+    lines: u64,
+    logs: Vec<PathBuf>,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lines {
+            1 => write!(f, "1 line of the logs is no record")?,
+            lines => write!(f, "{lines} lines of the logs are no records")?,
+        }
+        write!(f, ", so nobody can say that no process is left")
+    }
+}
+
+impl Cause for Damaged {
+    fn class(&self) -> Class {
+        Class::Audit
+    }
+
+    fn hint(&self) -> Option<String> {
+        let logs: Vec<String> = self.logs.iter().map(|path| show(path)).collect();
+        Some(format!("vouchsafe audit verify {}   # says which", logs.join(" ")))
     }
 }

@@ -17,7 +17,7 @@ mod lines;
 mod logs;
 mod processes;
 mod recent;
-mod record;
+pub(super) mod record;
 mod table;
 #[cfg(test)]
 pub(super) mod tests;

@@ -3,6 +3,7 @@
 mod anchoring;
 mod evidence;
 mod file;
+mod hostile;
 mod journal;
 mod performance;
 mod schema;

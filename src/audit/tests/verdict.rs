@@ -55,6 +55,8 @@ fn kinds() -> Vec<FindingKind> {
         ClockBack { seconds: 9 },
         Gap { from: 1, to: 2 },
         StartsLate { seq },
+        ChainForgotten { seq },
+        TooManyChains,
         NewChain,
         EndsEarly { last: 1, head: 2 },
         HeadOfOtherChain,

@@ -22,6 +22,10 @@ pub struct Anchors {
     open: BTreeMap<(StreamId, u64), Digest>,
     /// How many there are.
     pub(super) total: u64,
+    /// Notes of the files that are not by the key.
+    pub(super) others: u64,
+    /// The last record that is the one that a checkpoint names.
+    pub(super) reached: Option<Chain>,
     /// What is wrong with them before any log is looked at.
     findings: Vec<FindingKind>,
 }
@@ -32,10 +36,11 @@ impl Anchors {
     /// # Errors
     /// A file cannot be read, or none of them holds a checkpoint by the key.
     pub fn load(files: &[PathBuf], key: &VerifierKey) -> Result<Self, AnchorError> {
-        let mut anchors = Self { open: BTreeMap::new(), total: 0, findings: Vec::new() };
+        let mut anchors = Self { open: BTreeMap::new(), total: 0, others: 0, reached: None, findings: Vec::new() };
         for path in files {
             let bytes = read(path).map_err(|error| AnchorError::Read(path.clone(), error))?;
             let opened = open_all(&String::from_utf8_lossy(&bytes), key);
+            anchors.others += opened.others;
             if opened.forged > 0 {
                 anchors.findings.push(FindingKind::CheckpointForged { count: opened.forged });
             }
@@ -63,7 +68,11 @@ impl Anchors {
     /// Looks at one record.
     pub(super) fn check(&mut self, chain: Chain) -> Option<FindingKind> {
         let hash = self.open.remove(&(chain.stream, chain.seq))?;
-        (hash != chain.hash).then_some(FindingKind::CheckpointDiffers { seq: chain.seq })
+        if hash != chain.hash {
+            return Some(FindingKind::CheckpointDiffers { seq: chain.seq });
+        }
+        self.reached = Some(chain);
+        None
     }
 
     /// What was attested and is not there. `standing` says for a chain its first record that was read, if its older ones were

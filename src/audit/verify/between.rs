@@ -1,10 +1,11 @@
 //! What lies between records, before the first and after the last: torn writes, lines of others, and what somebody did.
 
 use super::finding::{Finding, FindingKind};
-use super::line::{Junk, Line};
+use super::line::Junk;
 use super::{Kind, MARK, Verifier, find};
 use crate::audit::chain::Tail;
 use crate::audit::event::Event;
+use crate::audit::read::record::Record;
 
 impl Verifier<'_> {
     /// The first record has told what the logs are; [`Kind::Unknown`] if there is none. Logs without one that came before are then
@@ -21,8 +22,8 @@ impl Verifier<'_> {
     }
 
     /// What came before this record is accounted for by it, or is a finding.
-    pub(super) fn settle(&mut self, junk: &mut Option<Junk>, line: &Line<'_>) {
-        let note = line.quarantined.as_ref().filter(|_| line.event == Event::Quarantined.word());
+    pub(super) fn settle(&mut self, junk: &mut Option<Junk>, line: &Record<'_>) {
+        let note = line.quarantined.as_ref().filter(|_| line.is(Event::Quarantined));
         match (junk.take(), note) {
             (Some(junk), Some(note)) if junk.is(note) => {
                 self.report.quarantined += 1;

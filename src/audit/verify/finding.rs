@@ -147,6 +147,13 @@ pub enum FindingKind {
         /// The record that it begins with.
         seq: u64,
     },
+    /// A chain goes on that had not been seen for so long that nobody knows what was before it.
+    ChainForgotten {
+        /// The record.
+        seq: u64,
+    },
+    /// There are so many chains that some that were repeated would not be noticed.
+    TooManyChains,
     /// A chain ends and another one begins.
     NewChain,
     /// The head file says that there were more.
@@ -198,6 +205,8 @@ impl FindingKind {
             | Self::HeadDiffers { .. } => true,
             Self::Gap { .. }
             | Self::StartsLate { .. }
+            | Self::ChainForgotten { .. }
+            | Self::TooManyChains
             | Self::NewChain
             | Self::EndsEarly { .. }
             | Self::HeadOfOtherChain
@@ -237,7 +246,9 @@ impl fmt::Display for Finding {
             ),
             FindingKind::NotARecord => write!(f, "these bytes are no record, and no record accounts for them"),
             FindingKind::QuarantineGone => write!(f, "the record quarantines bytes that are not before it"),
-            FindingKind::Malformed => write!(f, "the line is sealed but says nothing that a record says"),
+            FindingKind::Malformed => {
+                write!(f, "the hash fits, but the line is not laid out as a record, or lacks what a record says")
+            }
             FindingKind::PartsMixed => write!(f, "parts of one record do not follow each other"),
             FindingKind::HeadDiffers { seq } => write!(f, "record {seq} is not the one that the head file names"),
             FindingKind::SealMissing { seq } => write!(f, "record {seq} is not sealed, and has to be"),
@@ -295,6 +306,13 @@ impl fmt::Display for Finding {
             FindingKind::Gap { from, to } => write!(f, "records {from} to {to} are missing before this one"),
             FindingKind::StartsLate { seq } => {
                 write!(f, "the chain begins with record {seq} here; older logs have to come first")
+            }
+            FindingKind::ChainForgotten { seq } => write!(
+                f,
+                "record {seq} goes on a chain that was last seen before too many others to compare them; verify fewer logs at once"
+            ),
+            FindingKind::TooManyChains => {
+                write!(f, "too many chains to tell whether one was repeated; verify fewer logs at once")
             }
             FindingKind::NewChain => write!(f, "another chain begins here: the log and its head were lost or replaced"),
             FindingKind::EndsEarly { last, head } => {

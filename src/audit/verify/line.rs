@@ -1,43 +1,26 @@
-//! What `verify` reads: the members of a record that it needs, and bytes that are none.
-
-use std::borrow::Cow;
+//! What `verify` reads: records as the readers of logs read them, and bytes that are none.
 
 use ring::digest::{Context, SHA256};
-use serde::Deserialize;
 
+use super::layout::is_laid_out;
 use super::{MARK, find};
 use crate::audit::chain::{Digest, OPENING, Tail};
+use crate::audit::event::Assurance;
+use crate::audit::read::record::{Quarantined, Record};
 
-/// What `verify` needs of a record.
-#[derive(Deserialize)]
-pub(super) struct Line<'a> {
-    #[serde(borrow)]
-    pub(super) assurance: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) time: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub(super) event: Cow<'a, str>,
-    pub(super) record: Option<u64>,
-    pub(super) part: Option<u64>,
-    pub(super) parts: Option<u64>,
-    #[serde(borrow)]
-    pub(super) quarantined: Option<Quarantined<'a>>,
-    #[serde(borrow)]
-    pub(super) epoch: Option<Epoch<'a>>,
+/// A record that everybody reads as `verify` does: it is laid out as one, and the readers of logs take it as it is.
+pub(super) fn parse(bytes: &[u8]) -> Option<(Record<'_>, Assurance)> {
+    let record = Record::parse(bytes).filter(|_| is_laid_out(bytes))?;
+    let assurance = Assurance::ALL.iter().find(|level| level.word() == &*record.assurance)?;
+    is_time(&record.time).then_some((record, *assurance))
 }
 
-#[derive(Deserialize)]
-pub(super) struct Epoch<'a> {
-    #[serde(borrow)]
-    pub(super) id: Cow<'a, str>,
+/// RFC 3339, UTC, of one width, so that the text has the order of the times.
+fn is_time(text: &str) -> bool {
+    text.len() == TIME.len() && humantime::parse_rfc3339(text).is_ok()
 }
 
-#[derive(Deserialize)]
-pub(super) struct Quarantined<'a> {
-    pub(super) length: u64,
-    #[serde(borrow)]
-    pub(super) sha256: Cow<'a, str>,
-}
+const TIME: &str = "1970-01-01T00:00:00.000000Z";
 
 /// Bytes of a log that are no record, since the last one.
 pub(super) struct Junk {

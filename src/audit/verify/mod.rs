@@ -10,6 +10,7 @@ mod between;
 mod beyond;
 mod chains;
 mod finding;
+mod layout;
 mod line;
 mod order;
 mod report;
@@ -28,7 +29,7 @@ use super::head::{Head, read_foreign};
 pub use anchors::{AnchorError, Anchors};
 use chains::Chains;
 pub use finding::{Finding, FindingKind};
-use line::{Junk, Line};
+use line::{Junk, parse};
 pub use report::{Report, State, Unreadable, VerifyFailure};
 pub use seals::{Seals, SeedError};
 
@@ -68,6 +69,16 @@ pub fn verify(logs: &[PathBuf], start: Start, means: Means) -> Result<Report, Un
     }
     verifier.end();
     Ok(verifier.report)
+}
+
+/// [`verify`] for bytes at hand, remembering so many chains, and the names of so many more.
+#[cfg(test)]
+pub(super) fn verify_remembering(bytes: &[u8], start: Start, remembered: usize, forgotten: usize) -> Report {
+    let mut verifier = Verifier::new(start, Means::default());
+    verifier.chains = Chains::remembering(remembered, forgotten);
+    verifier.log(bytes).unwrap();
+    verifier.end();
+    verifier.report
 }
 
 /// [`verify`] for bytes at hand.
@@ -196,13 +207,10 @@ impl Verifier<'_> {
     }
 
     fn record(&mut self, bytes: &[u8], tail: Tail, is_first: bool, junk: &mut Option<Junk>) {
-        let line: Option<Line<'_>> = serde_json::from_slice(bytes).ok();
-        let assurance =
-            line.as_ref().and_then(|line| Assurance::ALL.iter().find(|level| level.word() == line.assurance));
-        let (Some(line), Some(assurance)) = (line, assurance) else {
+        let Some((line, assurance)) = parse(bytes) else {
             return self.find(FindingKind::Malformed);
         };
-        let own = if *assurance == Assurance::Stream { Kind::Collected } else { Kind::Chained };
+        let own = if assurance == Assurance::Stream { Kind::Collected } else { Kind::Chained };
         if self.kind == Kind::Unknown {
             self.decide(own);
         }
@@ -211,7 +219,7 @@ impl Verifier<'_> {
             return self.find(FindingKind::OtherKind);
         }
         self.report.records += 1;
-        self.report.discontinuities += u64::from(line.event == Event::Discontinuity.word());
+        self.report.discontinuities += u64::from(line.is(Event::Discontinuity));
         if own == Kind::Chained && !self.is_in_file_chain(tail.chain.stream, is_first) {
             return;
         }
@@ -237,6 +245,9 @@ impl Verifier<'_> {
             self.find(FindingKind::NothingSealed);
         }
         self.end_of_anchors();
+        if self.chains.is_overfull {
+            self.find(FindingKind::TooManyChains);
+        }
         let unfinished: Vec<_> = self.chains.unfinished().collect();
         for parts in unfinished {
             self.find(FindingKind::PartsMissing { record: parts.record });

@@ -2,9 +2,9 @@
 
 use super::chains::Parts;
 use super::finding::FindingKind;
-use super::line::Line;
 use super::{Start, Verifier};
 use crate::audit::chain::{Chain, Digest, StreamId, Tail};
+use crate::audit::read::record::Record;
 
 impl Verifier<'_> {
     pub(super) fn is_in_file_chain(&mut self, stream: StreamId, first_of_log: bool) -> bool {
@@ -25,13 +25,23 @@ impl Verifier<'_> {
     pub(super) fn link(&mut self, tail: &Tail) -> bool {
         let Chain { stream, seq, hash: _ } = tail.chain;
         let Some(before) = self.chains.get(stream) else {
+            if self.chains.was_forgotten(stream) {
+                // Nobody can say what was before it; but a first record it cannot be.
+                if seq <= 1 {
+                    self.find(FindingKind::Repeated { seq, expected: 2 });
+                } else {
+                    self.find(FindingKind::ChainForgotten { seq });
+                    self.put(tail.chain);
+                }
+                return false;
+            }
             self.report.streams += 1;
             if seq != 1 && self.start == Start::Beginning {
                 self.find(FindingKind::StartsLate { seq });
             } else if seq == 0 || (seq == 1 && tail.prev != Digest::default()) {
                 self.find(FindingKind::Unchained { seq });
             }
-            self.chains.put(tail.chain);
+            self.put(tail.chain);
             return seq == 1;
         };
         let expected = before.seq.saturating_add(1);
@@ -44,11 +54,17 @@ impl Verifier<'_> {
         } else if tail.prev != before.hash {
             self.find(FindingKind::Unchained { seq });
         }
-        self.chains.put(tail.chain);
+        self.put(tail.chain);
         seq == expected
     }
 
-    pub(super) fn parts(&mut self, tail: &Tail, line: &Line<'_>, follows: bool) {
+    fn put(&mut self, chain: Chain) {
+        for parts in self.chains.put(chain) {
+            self.find(FindingKind::PartsMissing { record: parts.record });
+        }
+    }
+
+    pub(super) fn parts(&mut self, tail: &Tail, line: &Record<'_>, follows: bool) {
         let stream = tail.chain.stream;
         let now = match (line.record, line.part, line.parts) {
             (None, None, None) => None,

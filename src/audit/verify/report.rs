@@ -28,6 +28,12 @@ pub struct Report {
     pub unproven: u64,
     /// Checkpoints that the logs were compared with.
     pub checkpoints: u64,
+    /// The last record that a checkpoint speaks for.
+    pub anchored: Option<u64>,
+    /// How many records of its chain come after it.
+    pub beyond_anchor: Option<u64>,
+    /// Notes that are not by the key that was given, or cannot be read.
+    pub other_notes: u64,
     /// How often the clock was set back, by the times of the records.
     pub clock_steps: u64,
     /// Whether a head file beside the last log was compared.
