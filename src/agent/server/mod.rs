@@ -5,16 +5,19 @@
 //! - [`connection`]: frames and their time; [`limits`]: how many; [`access`]: one request, the story of this module;
 //!   [`rendered`]: its values on their way; [`refresh`]: what nobody waits for; [`report`]: what supervisors say;
 //!   [`subscription`]: who waits for a change; [`watched`]: and for what;
-//! - [`policies`]: what is served; [`fetch`]: asking stores, in threads of their own.
+//! - [`policies`]: what is served; [`changes`]: what is said when that changes; [`fetch`]: asking stores, in threads of their
+//!   own.
 //!
 //! A client is a request, not an authority: who it is says the kernel, what it may have says the policy that the agent has
 //! loaded itself, and the agent's own record stands before anything leaves.
 
 mod access;
+mod changes;
 mod connection;
 mod fetch;
 mod limits;
 pub(crate) mod log;
+mod mirrors;
 mod notify;
 pub mod policies;
 mod refresh;
@@ -40,6 +43,7 @@ pub use start::serve;
 use self::access::Peer;
 use self::limits::{Budget, Releases, Slots, Whose};
 use self::log::{Level, log};
+use self::mirrors::Losses;
 use self::policies::{Policies, Served};
 use self::watched::Hub;
 use super::cache::Cache;
@@ -61,6 +65,7 @@ struct Agent {
     socket: PathBuf,
     policies: RefCell<Policies>,
     journal: Journal,
+    losses: Losses,
     cache: Cache,
     metrics: Metrics,
     names: RefCell<Names>,
@@ -199,6 +204,7 @@ impl Agent {
                 "service": served.slot.1,
                 "file": policy.files.first().map(|path| show(path)),
                 "digest": policy.digest,
+                "serials": policy.serials,
                 "stores": policy.stores.keys().collect::<Vec<_>>(),
                 "stores_down": down.iter().filter(|(of, _)| *of == served.number).map(|(_, store)| store).collect::<Vec<_>>(),
                 "names": policy.secrets.keys().collect::<Vec<_>>(),
@@ -232,6 +238,7 @@ impl Agent {
                 "oldest_seconds": figures.oldest.map(|at| at.elapsed().as_secs()),
                 "memory_lacks": self.lacks,
             },
+            "records_not_mirrored": self.losses.count(),
             "connections": { "open": self.slots.taken(), "at_most": self.slots.most() },
             "subscribers": { "open": self.subscribers.taken(), "at_most": self.subscribers.most() },
         })
@@ -261,6 +268,7 @@ impl Tell for Agent {
             policies_refused: policies.refused().count(),
             policies_outdated: policies.refused().filter(|refused| refused.kept.is_some()).count(),
             stores_down: self.cache.down().len(),
+            records_not_mirrored: self.losses.count(),
         })
     }
 }

@@ -1,10 +1,9 @@
-//! Where a checkpoint goes: another file, a descriptor, syslog, a program. None of them is the record, so none of them holds up an
-//! access for longer than its limit, and what fails is written down.
+//! Where a checkpoint goes: another file, a descriptor, syslog, a program, a parameter. None of them is the record, so none of
+//! them holds up an access for longer than its limit, and what fails is written down.
 
 use std::ffi::CString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,14 +12,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::fs::OFlags;
 
+use super::courier::Courier;
 use super::note::LINE_MARK;
 use crate::audit::head::open_checked;
 use crate::audit::record::rfc3339;
 use crate::audit::sink_stream::StreamSink;
+use crate::audit::syslog::{self, Severity};
 use crate::checked_file::{check_program, plain_io};
-use crate::name::{escape, show};
+use crate::name::show;
 use crate::policy::model::Anchor;
-use crate::rotate::apply::command::process::{self, How};
+use crate::program::{self, How};
 use crate::sys::Strings;
 
 /// How long a program may take.
@@ -32,11 +33,12 @@ pub(in crate::audit) struct Deliverer {
     /// A thread of its own, one at a time: for a writer that others wait for.
     apart: bool,
     under_way: Arc<Mutex<()>>,
+    courier: Option<Arc<dyn Courier>>,
 }
 
 impl Deliverer {
-    pub(in crate::audit) fn new(apart: bool) -> Self {
-        Self { failures: Arc::default(), apart, under_way: Arc::default() }
+    pub(in crate::audit) fn new(apart: bool, courier: Option<Arc<dyn Courier>>) -> Self {
+        Self { failures: Arc::default(), apart, under_way: Arc::default(), courier }
     }
 
     /// Whether the last delivery is still under way.
@@ -46,10 +48,11 @@ impl Deliverer {
 
     pub(in crate::audit) fn deliver(&self, note: String, to: Vec<Anchor>) {
         let (failures, under_way) = (Arc::clone(&self.failures), Arc::clone(&self.under_way));
+        let courier = self.courier.clone();
         let work = move || {
             let _under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
             for anchor in &to {
-                if let Err(why) = deliver(&note, anchor) {
+                if let Err(why) = deliver(&note, anchor, courier.as_deref()) {
                     failures.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {why}", anchor.word()));
                 }
             }
@@ -74,7 +77,7 @@ impl Deliverer {
 ///
 /// # Errors
 /// Why not, in words of ours.
-pub(in crate::audit) fn deliver(note: &str, to: &Anchor) -> Result<(), String> {
+pub(in crate::audit) fn deliver(note: &str, to: &Anchor, courier: Option<&dyn Courier>) -> Result<(), String> {
     match to {
         Anchor::Command(path) => run(note, path),
         Anchor::Fd(number) => {
@@ -87,18 +90,19 @@ pub(in crate::audit) fn deliver(note: &str, to: &Anchor) -> Result<(), String> {
                 .and_then(|()| file.sync_data())
                 .map_err(|error| plain_io(&error))
         }
+        Anchor::Parameter(parameter) => match courier {
+            Some(courier) => courier.take(note, parameter),
+            None => Err("nobody here takes it there".to_owned()),
+        },
         Anchor::Syslog(path) => syslog(note, path).map_err(|error| plain_io(&error)),
     }
 }
 
-/// RFC 5424 over a local socket, which must take it at once: facility authpriv (10), severity notice (5).
+/// The local socket of a syslog daemon must take it at once.
 fn syslog(note: &str, path: &Path) -> std::io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    let host = escape(&rustix::system::uname().nodename().to_string_lossy());
-    let (time, pid) = (rfc3339(SystemTime::now()), std::process::id());
-    let message = format!("<85>1 {time} {host} vouchsafe {pid} checkpoint - {LINE_MARK}{}", STANDARD.encode(note));
-    socket.send_to(message.as_bytes(), path).map(drop)
+    let text = format!("{LINE_MARK}{}", STANDARD.encode(note));
+    let message = syslog::message(Severity::Notice, &rfc3339(SystemTime::now()), &syslog::host(), "checkpoint", &text);
+    Ok(syslog::socket(path).send(message.as_bytes())?)
 }
 
 /// The note is in `VOUCHSAFE_CHECKPOINT`, and in nothing else: it is public.
@@ -113,7 +117,7 @@ fn run(note: &str, path: &Path) -> Result<(), String> {
     envp.push(&[b"PATH=/usr/bin:/bin"]);
     envp.push(&[b"LANG=C.UTF-8"]);
     envp.push(&[b"VOUCHSAFE_CHECKPOINT=", note.as_bytes()]);
-    let ended = process::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
+    let ended = program::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
     match ended.how {
         How::Exited(0) => Ok(()),
         How::Exited(status) => Err(format!("`{}` ended with status {status}", show(path))),

@@ -5,6 +5,7 @@ mod evidence;
 mod file;
 mod hostile;
 mod journal;
+mod mirrors;
 mod performance;
 mod schema;
 mod sealing;

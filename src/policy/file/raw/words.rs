@@ -38,6 +38,14 @@ words!(
 );
 
 words!(
+    /// What kind of place a checkpoint goes to.
+    AnchorType {
+        /// A parameter of AWS Systems Manager.
+        "ssm" = Ssm,
+    }
+);
+
+words!(
     /// What the plaintext of an `age` store looks like.
     Format => model::DocumentFormat {
         /// vouchsafe's own document.
@@ -250,9 +258,9 @@ words!(
         "stderr" = Stderr,
         /// A descriptor that the wrapper is started with.
         "fd" = Fd,
-        /// A mirror that this build does not have.
+        /// A mirror, which never counts: the local socket of a syslog daemon, RFC 5424.
         "syslog" = Syslog,
-        /// A mirror that this build does not have.
+        /// A mirror, which never counts: journald's native socket.
         "journald" = Journald,
     }
 );
