@@ -46,6 +46,14 @@ pub struct Verification {
     checkpoints: u64,
     /// Lines of a log that hold a checkpoint which the key did not sign. Whoever writes to that log could have put them there.
     unverified_checkpoints: u64,
+    /// The last record that a checkpoint speaks for.
+    anchored: Option<u64>,
+    /// How many records of its chain come after it: no checkpoint says anything of them.
+    beyond_anchor: Option<u64>,
+    /// Notes in the files of checkpoints that are not by the key that was given, or cannot be read.
+    other_notes: u64,
+    /// Whether there was a head file beside the last log to compare it with.
+    head_compared: bool,
     /// How often the clock was set back, by the times of the records.
     clock_steps: u64,
     /// Records in which a writer says that it did not find what the last one had left.
@@ -72,6 +80,10 @@ impl From<&Report> for Verification {
             unproven: report.unproven,
             checkpoints: report.checkpoints,
             unverified_checkpoints: report.unverified_checkpoints,
+            anchored: report.anchored,
+            beyond_anchor: report.beyond_anchor,
+            other_notes: report.other_notes,
+            head_compared: report.head_compared,
             clock_steps: report.clock_steps,
             discontinuities: report.discontinuities,
             findings: report.findings.iter().map(ToString::to_string).collect(),
@@ -113,8 +125,13 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
         progress::clear();
     }
     let report = report?;
-    if let Some((path, lines)) = report.no_logs.first() {
-        return Err(NotALog::new(path, *lines).into());
+    // Bytes in the place of a log that others speak of are a finding; without one, it was the wrong file.
+    let is_wrong = report.records == 0 && !report.head_compared && report.state() == State::Tampered;
+    for (path, lines) in &report.no_logs {
+        let error = NotALog::new(path, *lines);
+        if is_wrong || error.is_compressed() {
+            return Err(error.into());
+        }
     }
     let seen = Verification::from(&report);
     if options.json {
@@ -137,12 +154,19 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
             (seen.discontinuities, "noted discontinuity"),
             (seen.checkpoints, "checkpoint"),
             (seen.unverified_checkpoints, "unverified checkpoint"),
+            (seen.other_notes, "note that is not by the key"),
             (seen.clock_steps, "step back of the clock"),
             (seen.foreign_lines, "foreign line"),
         ] {
             if count > 0 {
                 text.push_str(&format!(", {}", output::count(count, what)));
             }
+        }
+        if let (Some(last), Some(beyond)) = (seen.anchored, seen.beyond_anchor) {
+            text.push_str(&format!(", anchored up to record {last} ({beyond} beyond)"));
+        }
+        if seen.head_compared {
+            text.push_str(", head compared");
         }
         output::print(&(text + "\n"))?;
     }

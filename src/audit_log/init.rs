@@ -17,7 +17,8 @@ pub(super) fn init(options: &cli::AuditInit) -> Result<(), Error> {
     let anew = if begun.anew { ", anew: `audit verify` tells that the state was lost" } else { "" };
     let mut text = format!(
         "{log}: sealed from record {} on, as epoch {}{anew}\n{seed}: the seed, which only the auditor can open\n\n\
-         Bring the seed to the auditor, who verifies with: vouchsafe audit verify --seed {seed} --identity KEY {log}\n\
+         Bring the seed and the name of the epoch to the auditor: a seed that leaves this host later may be anybody's.\n\
+         He verifies with: vouchsafe audit verify --seed {seed} --identity KEY {log}\n\
          And say in the sink of this log: auditor = \"{}\"   # then nothing is written there that is not sealed\n",
         begun.first, begun.epoch, options.auditor
     );

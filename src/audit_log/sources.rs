@@ -36,6 +36,8 @@ pub(super) struct Selected {
 /// What was read, and what was not.
 pub(super) struct Sum {
     pub(super) counts: Counts,
+    /// Lines that are no record, and can have been one.
+    pub(super) damaged: u64,
     /// The logs that were read.
     pub(super) logs: Vec<PathBuf>,
     /// Those that were not, and why.
@@ -136,7 +138,7 @@ impl Sources {
             return Err(failure.into());
         }
         unread.extend(self.compressed.iter().map(|path| (path.clone(), "it is compressed".to_owned())));
-        Ok(Sum { counts: reader.counts(), logs, unread })
+        Ok(Sum { counts: reader.counts(), damaged: reader.damaged(), logs, unread })
     }
 }
 
@@ -221,6 +223,11 @@ impl NotALog {
     /// A file with so many lines, none of which is a record.
     pub(super) fn new(path: &Path, lines: u64) -> Self {
         Self { path: path.to_owned(), lines }
+    }
+
+    /// Whether it is one, perhaps, that was packed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.unpacks().is_some()
     }
 
     /// The program that unpacks it, by what logrotate calls what it packs.

@@ -106,7 +106,7 @@ struct HolderEntry {
 ///
 /// # Errors
 /// There is no log, or it cannot be read; the policy does not bind the name and no record names it; with `--stale`, no record
-/// names it, some process may hold another version than the current one, or a log that could say so cannot be read.
+/// names it, some process may hold another version than the current one, or a log, or a line, that could say so cannot be read.
 pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), Error> {
     let Selected { sources, environment, bound } = Sources::select(&options.files, &options.selection, parent)?;
     let scope = Scope {
@@ -136,7 +136,11 @@ pub(super) fn who_has(options: &cli::WhoHas, parent: &ParentEnv) -> Result<(), E
     }
     match (options.stale, sum.unread.into_iter().next()) {
         (true, Some((path, why))) => Err(Unread { path, why, unknown: "no process is left" }.into()),
-        (true, None) => Stale::of(options, &items).map_or(Ok(()), |stale| Err(stale.into())),
+        (true, None) => match Stale::of(options, &items) {
+            Some(stale) => Err(stale.into()),
+            None if sum.damaged > 0 => Err(Damaged { lines: sum.damaged, logs: sum.logs }.into()),
+            None => Ok(()),
+        },
         (false, _) => Ok(()),
     }
 }
@@ -379,5 +383,33 @@ impl Cause for Unnamed {
             ([], None) => Some("name the logs in which it is: vouchsafe audit who-has NAME FILE...".into()),
             (places, _) => Some(format!("records name it in {}", places.join(", "))),
         }
+    }
+}
+
+/// Lines that could tell of a process are no records any more.
+#[derive(Debug)]
+struct Damaged {
+    lines: u64,
+    logs: Vec<PathBuf>,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lines {
+            1 => write!(f, "1 line of the logs is no record")?,
+            lines => write!(f, "{lines} lines of the logs are no records")?,
+        }
+        write!(f, ", so nobody can say that no process is left")
+    }
+}
+
+impl Cause for Damaged {
+    fn class(&self) -> Class {
+        Class::Audit
+    }
+
+    fn hint(&self) -> Option<String> {
+        let logs: Vec<String> = self.logs.iter().map(|path| show(path)).collect();
+        Some(format!("vouchsafe audit verify {}   # says which", logs.join(" ")))
     }
 }

@@ -13,6 +13,8 @@ struct Host {
     key: String,
     /// The logs, oldest first.
     logs: Vec<&'static str>,
+    /// What the auditor takes for his seeds.
+    seeds: Vec<&'static str>,
 }
 
 impl Host {
@@ -30,7 +32,7 @@ impl Host {
         scene
             .vouchsafe(&["audit", "init", "--auditor", &auditor, "--seed", "seed.age", "audit.jsonl"])
             .expect_status(0);
-        let host = Self { key: String::new(), scene, logs: vec!["audit.jsonl"] };
+        let host = Self { key: String::new(), scene, logs: vec!["audit.jsonl"], seeds: vec!["seed.age"] };
         (0..5).for_each(|_| host.run());
         let key = host.scene.vouchsafe(&["audit", "checkpoint", "--key", "audit.jsonl"]).expect_status(0);
         // What he can get at is a copy.
@@ -65,6 +67,10 @@ impl Host {
         }
     }
 
+    fn move_away(&self) {
+        std::fs::rename(self.scene.path("audit.jsonl"), self.scene.path("audit.jsonl.1")).unwrap();
+    }
+
     /// The key for the record after the last, as it lies on the host.
     fn stolen(&self) -> Vec<u8> {
         let state = std::fs::read_to_string(self.scene.path("audit.jsonl.seal")).unwrap();
@@ -74,7 +80,8 @@ impl Host {
 
     /// Exit statuses: of the chain alone, with the seals, with the checkpoints.
     fn found(&self) -> [i32; 3] {
-        let seals = ["--seed", "seed.age", "--identity", "identity.key"];
+        let mut seals = vec!["--identity", "identity.key"];
+        self.seeds.iter().for_each(|seed| seals.extend(["--seed", seed]));
         let checkpoints = ["--checkpoint", "kept", "--key", &self.key];
         [&[][..], &seals, &checkpoints].map(|means| {
             let line = [&["audit", "verify"], means, &self.logs].concat();
@@ -87,6 +94,8 @@ impl Host {
 enum Seals {
     /// As each record was.
     Kept,
+    /// As each record was, and from the record of this number on not at all.
+    Until(usize),
     /// Not at all.
     None,
     /// By this key, and those that follow from it, from the record of this number on.
@@ -111,7 +120,7 @@ fn chained(lines: &[String], seals: Seals) -> Vec<String> {
     let (mut prev, mut out) = ("0".repeat(64), Vec::new());
     let (mut key, from) = match &seals {
         Seals::By(key, from) => (key.clone(), *from),
-        Seals::Kept | Seals::None => (Vec::new(), u64::MAX),
+        Seals::Kept | Seals::None | Seals::Until(_) => (Vec::new(), u64::MAX),
     };
     for (seq, line) in (1_u64..).zip(lines) {
         let head = line.split(",\"stream\":").next().unwrap();
@@ -120,7 +129,11 @@ fn chained(lines: &[String], seals: Seals) -> Vec<String> {
             let seal = mac(&mac(&key, b"vouchsafe-audit-seal/1 seal"), body.as_bytes());
             key = mac(&key, b"vouchsafe-audit-seal/1 next");
             body.push_str(&format!("\",\"seal\":\"{}", hex(&seal)));
-        } else if !matches!(seals, Seals::None) {
+        } else if match seals {
+            Seals::None => false,
+            Seals::Until(last) => seq <= last as u64,
+            Seals::Kept | Seals::By(..) => true,
+        } {
             body.push_str(&format!("\",\"seal\":\"{}", member(line, "seal")));
         }
         body.push('"');
@@ -134,6 +147,20 @@ fn edited(line: &str) -> String {
     let other = line.replace("\"name\":\"A\"", "\"name\":\"B\"");
     assert_ne!(other, line);
     other
+}
+
+fn edited_if(line: &str) -> String {
+    line.replace("\"name\":\"A\"", "\"name\":\"B\"")
+}
+
+fn as_stream(line: &str) -> String {
+    line.replace("\"assurance\":\"file\"", "\"assurance\":\"stream\"")
+}
+
+/// A record that says that the seals begin anew.
+fn unknown_epoch(begun: &str) -> String {
+    let (from, to) = begun.split_once("\"epoch\":{\"id\":\"").unwrap();
+    format!("{from}\"epoch\":{{\"id\":\"0123456789abcdef{}", &to[16..])
 }
 
 type Attack = (&'static str, fn(&mut Host));
@@ -175,6 +202,16 @@ const ATTACKS: &[Attack] = &[
         host.change(|lines| *lines = chained(lines, Seals::None));
         host.remove(&["head"]);
     }),
+    ("delete every second record of forty, and edit one after them", |host| {
+        (0..20).for_each(|_| host.run());
+        host.change(|lines| {
+            let mut kept = (0..42).step_by(2).map(|at| lines[at].clone()).collect::<Vec<_>>();
+            kept.extend_from_slice(&lines[42..]);
+            let last = kept.len() - 2;
+            kept[last] = edited(&kept[last]);
+            *lines = kept;
+        });
+    }),
     ("truncate", |host| host.change(|lines| lines.truncate(6))),
     ("truncate, and remove the head and the state of the seals", |host| {
         host.change(|lines| lines.truncate(6));
@@ -196,12 +233,12 @@ const ATTACKS: &[Attack] = &[
         host.run();
     }),
     ("delete a rotated file", |host| {
-        std::fs::rename(host.scene.path("audit.jsonl"), host.scene.path("audit.jsonl.1")).unwrap();
+        host.move_away();
         host.run();
         std::fs::remove_file(host.scene.path("audit.jsonl.1")).unwrap();
     }),
     ("swap rotated files", |host| {
-        std::fs::rename(host.scene.path("audit.jsonl"), host.scene.path("audit.jsonl.1")).unwrap();
+        host.move_away();
         host.run();
         host.logs = vec!["audit.jsonl", "audit.jsonl.1"];
     }),
@@ -211,6 +248,63 @@ const ATTACKS: &[Attack] = &[
         for name in ["audit.jsonl", "audit.jsonl.head"] {
             std::fs::copy(fresh.path(name), host.scene.path(name)).unwrap();
         }
+    }),
+    ("the same, as a collected stream", |host| {
+        host.change(|lines| {
+            *lines = lines.iter().map(|line| as_stream(&edited_if(line))).collect();
+            *lines = chained(lines, Seals::None);
+        });
+        host.remove(&["head"]);
+    }),
+    ("the same, as a collected stream, and leave the head", |host| {
+        host.change(|lines| {
+            *lines = chained(&lines.iter().map(|line| as_stream(line)).collect::<Vec<_>>()[..6], Seals::None);
+        });
+    }),
+    ("the same, sealed for the same auditor, who takes the new seed too", |host| {
+        for ending in ["", ".head", ".seal", ".checkpoint"] {
+            std::fs::remove_file(host.scene.path(&format!("audit.jsonl{ending}"))).unwrap();
+        }
+        let auditor = host.scene.recipient();
+        let init = ["audit", "init", "--auditor", &auditor, "--seed", "own.age", "audit.jsonl"];
+        host.scene.vouchsafe(&init).expect_status(0);
+        (0..6).for_each(|_| host.run());
+        host.seeds.push("own.age");
+    }),
+    ("put a forged file among the rotated ones, as a collected stream", |host| {
+        host.move_away();
+        host.run();
+        let forged: Vec<_> = host.lines().iter().map(|line| as_stream(line)).collect();
+        let forged = chained(&forged, Seals::None).join("\n") + "\n";
+        host.scene.write_mode("forged.jsonl", forged.as_bytes(), 0o600);
+        host.logs = vec!["audit.jsonl.1", "forged.jsonl", "audit.jsonl"];
+    }),
+    ("put garbage in the place of the log after its rotation", |host| {
+        host.move_away();
+        host.run();
+        host.scene.write_mode("audit.jsonl", b"nothing\nto see\n", 0o600);
+        host.remove(&["head"]);
+        host.logs = vec!["audit.jsonl.1", "audit.jsonl"];
+    }),
+    ("edit the last record, and take the end of its line", |host| {
+        host.change(|lines| lines[10] = edited(&lines[10]));
+        let text = host.lines().join("\n");
+        host.scene.write_mode("audit.jsonl", text.as_bytes(), 0o600);
+    }),
+    ("excuse what is rewritten by an epoch that nobody knows", |host| {
+        host.change(|lines| {
+            lines[5] = unknown_epoch(&lines[0]);
+            *lines = chained(lines, Seals::Until(5));
+        });
+        host.remove(&["head"]);
+    }),
+    ("the same, sealed by keys of one's own", |host| {
+        host.change(|lines| {
+            lines[5] = unknown_epoch(&lines[0]);
+            let by = Seals::By(vec![7; 32], 6);
+            *lines = chained(lines, by);
+        });
+        host.remove(&["head"]);
     }),
     ("swap the logs of two hosts", |host| {
         let other = Host::new();

@@ -284,3 +284,27 @@ fn what_it_says_to_a_person() {
     let wrong = scene.vouchsafe(&["audit", "who-has", "hun-ter2", "audit.jsonl"]).expect_status(2);
     assert!(!wrong.err().contains("hun-ter2") && wrong.err().contains("NAME or NAME@VERSION"), "{}", wrong.err());
 }
+
+/// Who held the value may have stood in the line that cannot be read any more.
+#[test]
+fn a_damaged_line_may_have_been_that_of_a_holder() {
+    let scene = Scene::with(&[("A", "1")]);
+    (0..2).for_each(|_| drop(scene.run(&["true"]).expect_status(0)));
+    let ask =
+        |file: &str, status: i32| scene.vouchsafe(&["audit", "who-has", "A", "--stale", file]).expect_status(status);
+    ask("audit.jsonl", 0);
+    let whole = std::fs::read_to_string(scene.path("audit.jsonl")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    for damaged in [&lines[1][..lines[1].len() - 1], &lines[1].replace("\"actor\":", "\"actor\":7,\"actor\":"), "x"] {
+        let text = [lines[0], damaged, lines[2], lines[3], ""].join("\n");
+        scene.write("damaged.jsonl", text.as_bytes());
+        let failed = ask("damaged.jsonl", 123);
+        assert!(failed.err().contains("1 line of the logs is no record, so nobody can say"), "{}", failed.err());
+        scene.vouchsafe(&["audit", "who-has", "A", "damaged.jsonl"]).expect_status(0);
+    }
+    // What a killed writer has left, and the next one has told of, was no record of anything that went on.
+    scene.write_mode("audit.jsonl", format!("{whole}{}", &lines[0][..100]).as_bytes(), 0o600);
+    ask("audit.jsonl", 123);
+    scene.run(&["true"]).expect_status(0);
+    ask("audit.jsonl", 0);
+}

@@ -64,13 +64,22 @@ pub(in crate::audit) struct Opened {
     pub(in crate::audit) forged: u64,
     /// The same, out of lines of a log: whoever may write to it could have put them there.
     pub(in crate::audit) unverified: u64,
+    /// Notes by other keys, and lines that are to hold one and cannot be read.
+    pub(in crate::audit) others: u64,
 }
+
+/// No text of ours is longer.
+const LONGEST: usize = 4096;
+
+/// Signatures of one note that are looked at: ours is the first, witnesses add theirs.
+const SIGNATURES: u32 = 16;
 
 /// The checkpoints in a text: notes one after the other, or lines of a log that hold one each. What is by other keys, or is no
 /// note, is left alone (signed-note: unknown signatures are ignored).
 pub(in crate::audit) fn open_all(text: &str, key: &VerifierKey) -> Opened {
     let mut opened = Opened::default();
     let (mut body, mut before_signatures) = (String::new(), String::new());
+    let (mut is_too_long, mut signatures, mut is_ours) = (false, 0, false);
     for line in text.lines() {
         if let Some((_, encoded)) = line.split_once(LINE_MARK) {
             let note = STANDARD.decode(encoded.trim_end()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
@@ -79,12 +88,31 @@ pub(in crate::audit) fn open_all(text: &str, key: &VerifierKey) -> Opened {
                 let inner = open_all(&note, key);
                 opened.checkpoints.extend(inner.checkpoints);
                 opened.unverified += inner.forged + inner.unverified;
+                opened.others += inner.others;
+            } else {
+                opened.others += 1;
             }
         } else if let Some(signature) = line.strip_prefix(SIGNATURE) {
-            one(&before_signatures, signature, key, &mut opened);
+            signatures += 1;
+            let before = opened.checkpoints.len() as u64 + opened.forged;
+            if signatures <= SIGNATURES {
+                one(&before_signatures, signature, key, &mut opened);
+            }
+            // Counted with the first signature, and taken back if a later one is ours.
+            let was_other = signatures > 1 && !is_ours;
+            is_ours |= opened.checkpoints.len() as u64 + opened.forged > before;
+            match (was_other, is_ours) {
+                (true, true) => opened.others -= 1,
+                (false, false) => opened.others += 1,
+                (true, false) | (false, true) => {}
+            }
             body.clear();
         } else if line.is_empty() {
             before_signatures = std::mem::take(&mut body);
+            (is_too_long, signatures, is_ours) = (false, 0, false);
+        } else if is_too_long || body.len() + line.len() > LONGEST {
+            body.clear();
+            is_too_long = true;
         } else {
             body.push_str(line);
             body.push('\n');
@@ -146,6 +174,45 @@ mod tests {
             assert_eq!((opened.forged, opened.unverified), (forged, unverified), "{text}");
             assert_eq!(opened.checkpoints, [checkpoint(5)]);
         }
+    }
+
+    #[test]
+    fn notes_of_others_are_counted_and_a_cosigned_one_is_ours() {
+        let signer = Signer::of_seed("host-1/audit", &[7; 32]).unwrap();
+        // The same name: a key that was lost and made anew.
+        let other = Signer::of_seed("host-1/audit", &[8; 32]).unwrap();
+        let (one, two) = (checkpoint(5).sign(&signer), checkpoint(6).sign(&other));
+        let witness = format!("{SIGNATURE}witness.example/w1 AAAAAAAAAAAA\n");
+        let (text, signature) = one.split_once("\n\n").unwrap();
+        let cosigned = format!("{text}\n\n{witness}{signature}{witness}");
+        let unreadable = format!("host {LINE_MARK}!!!!\n");
+        for (text, ours, others) in [
+            (one.clone(), 1, 0),
+            (cosigned.trim_start().to_owned(), 1, 0),
+            (format!("{one}{witness}"), 1, 0),
+            (two.clone(), 0, 1),
+            (format!("{two}{witness}{witness}"), 0, 1),
+            (format!("{one}\n{two}\n{unreadable}"), 1, 2),
+        ] {
+            let opened = open_all(&text, &signer.verifier());
+            assert_eq!((opened.checkpoints.len(), opened.forged, opened.others), (ours, 0, others), "{text}");
+        }
+    }
+
+    /// A file of somebody else's making costs what its length costs, not more.
+    #[test]
+    fn long_texts_and_many_signatures_are_not_gone_through() {
+        let signer = Signer::of_seed("host-1/audit", &[7; 32]).unwrap();
+        let note = checkpoint(5).sign(&signer);
+        let signature = note.lines().last().unwrap();
+        let many = format!("{}\n", signature).repeat(10_000);
+        let long = "x".repeat(79) + "\n";
+        let opened = open_all(&format!("{}\n{many}\n{note}", long.repeat(10_000)), &signer.verifier());
+        assert_eq!((opened.checkpoints, opened.forged), (vec![checkpoint(5)], u64::from(SIGNATURES)));
+        // What is too long is not cut to what is right.
+        let (text, _) = note.split_once("\n\n").unwrap();
+        let longer = format!("{text}\n{}\n\n{signature}\n", "x".repeat(LONGEST));
+        assert_eq!(open_all(&longer, &signer.verifier()).checkpoints, []);
     }
 
     #[test]

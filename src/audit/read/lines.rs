@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 
 use super::record::Record;
 use crate::audit::chain::{OPENING, Tail};
-use crate::audit::event::Event;
+use crate::audit::event::{Assurance, Event};
 
 /// No line of ours is longer; a longer one is no record, and is read in pieces.
 const LINE_MAX: u64 = 17 * 1024 * 1024;
@@ -41,6 +41,15 @@ pub struct Reader {
     pending_bytes: usize,
     /// The beginning of a line whose end is not there yet.
     partial: Vec<u8>,
+    /// Lines of this log that are no record, with something of one in them and without; and those since the last record.
+    marked: u64,
+    unmarked: u64,
+    marked_since: u64,
+    unmarked_since: u64,
+    /// This log holds records of a stream, so that others may write there.
+    is_stream: bool,
+    /// Lines that are no record and can have been one.
+    damaged: u64,
     /// The line that is being read is too long to be a record.
     is_overlong: bool,
     /// Events whose records are handed out; empty: all.
@@ -69,6 +78,13 @@ impl Reader {
         self.counts
     }
 
+    /// Lines of the logs that have ended that are no record and can have been one: all of a file log, and those of a collected
+    /// stream that have something of a record in them.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
     /// Reads as far as there is something, and hands out each record as soon as it is whole. A last line without a newline
     /// waits for its end.
     ///
@@ -94,7 +110,7 @@ impl Reader {
                 continue;
             }
             if std::mem::take(&mut self.is_overlong) {
-                self.other(visit)?
+                self.other(&[], visit)?
             } else {
                 self.line(&line, visit)?
             }
@@ -108,11 +124,15 @@ impl Reader {
     /// Those of `visit`.
     pub fn end_log<E>(&mut self, visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
         let line = std::mem::take(&mut self.partial);
-        match (std::mem::take(&mut self.is_overlong), line.is_empty()) {
-            (true, _) => self.other(visit),
+        let ended = match (std::mem::take(&mut self.is_overlong), line.is_empty()) {
+            (true, _) => self.other(&[], visit),
             (false, true) => Ok(()),
             (false, false) => self.line(&line, visit),
-        }
+        };
+        self.settle(&[]);
+        let (marked, unmarked) = (std::mem::take(&mut self.marked), std::mem::take(&mut self.unmarked));
+        self.damaged += if std::mem::take(&mut self.is_stream) { marked } else { marked + unmarked };
+        ended
     }
 
     /// There are no more logs: records whose last parts are missing are taken as they are.
@@ -124,18 +144,38 @@ impl Reader {
         Ok(())
     }
 
-    fn other<E>(&mut self, visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
+    /// A torn write was never a record of an access that went on, and the next record says that it is there.
+    fn settle(&mut self, record: &[u8]) {
+        let (marked, unmarked) = (std::mem::take(&mut self.marked_since), std::mem::take(&mut self.unmarked_since));
+        if marked + unmarked > 0 && !record.windows(QUARANTINED.len()).any(|window| window == QUARANTINED) {
+            self.marked += marked;
+            self.unmarked += unmarked;
+        }
+    }
+
+    fn other<E>(&mut self, line: &[u8], visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
         self.counts.others += 1;
+        if Tail::read(line).is_some() {
+            // It has its end: no torn write.
+            self.marked += 1;
+        } else if line.windows(MARK.len()).any(|window| window == MARK) {
+            self.marked_since += 1;
+        } else {
+            self.unmarked_since += 1;
+        }
         visit(Seen::Other)
     }
 
     fn line<E>(&mut self, line: &[u8], visit: &mut impl FnMut(Seen<'_>) -> Result<(), E>) -> Result<(), E> {
         let line = without_prefix(line);
         if self.is_unwanted(line) {
+            self.settle(line);
             self.counts.records += 1;
             return Ok(());
         }
-        let Some(record) = Record::parse(line) else { return self.other(visit) };
+        let Some(record) = Record::parse(line) else { return self.other(line, visit) };
+        self.settle(line);
+        self.is_stream |= *record.assurance == *Assurance::Stream.word();
         match (record.record, record.part, record.parts) {
             (Some(number), Some(part), Some(parts)) => self.part(&record, (number, part, parts), line, visit),
             _ => {
@@ -210,6 +250,11 @@ impl Reader {
         visit(Seen::Record(&whole, &lines))
     }
 }
+
+/// In any line of ours.
+const MARK: &[u8] = b"\"vouchsafe.audit/";
+
+const QUARANTINED: &[u8] = b",\"event\":\"audit.quarantined\"";
 
 const EVENT: &[u8] = b",\"event\":\"";
 const STREAM: &[u8] = b",\"assurance\":\"stream\"";

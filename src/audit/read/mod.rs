@@ -18,7 +18,7 @@ mod logs;
 mod named;
 mod processes;
 mod recent;
-mod record;
+pub(super) mod record;
 mod table;
 #[cfg(test)]
 pub(super) mod tests;

@@ -71,6 +71,30 @@ pub struct Record<'a> {
     pub part: Option<u64>,
     /// Of how many.
     pub parts: Option<u64>,
+    /// Of `audit.quarantined`.
+    #[serde(borrow)]
+    pub quarantined: Option<Quarantined<'a>>,
+    /// Of `audit.sealing_begun`.
+    #[serde(borrow)]
+    pub epoch: Option<Epoch<'a>>,
+}
+
+/// Bytes that were no record.
+#[derive(Debug, Deserialize)]
+pub struct Quarantined<'a> {
+    /// How many.
+    pub length: u64,
+    /// Their SHA-256.
+    #[serde(borrow)]
+    pub sha256: Cow<'a, str>,
+}
+
+/// Seals that begin.
+#[derive(Debug, Deserialize)]
+pub struct Epoch<'a> {
+    /// What their keys are called.
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
 }
 
 /// Who acted.

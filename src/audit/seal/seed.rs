@@ -85,6 +85,11 @@ impl Seed {
     }
 }
 
+/// Whether a decrypted seed says that it begins anew what was lost.
+pub(in crate::audit) fn begins_anew(text: &Secret) -> bool {
+    text.expose().split(|byte| *byte == b'\n').any(|line| line == b"begins lost")
+}
+
 fn whole_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     take_hex::<N>(text.as_bytes()).filter(|(rest, _)| rest.is_empty()).map(|(_, bytes)| bytes)
 }

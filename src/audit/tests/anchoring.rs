@@ -44,6 +44,28 @@ fn a_checkpoint_comes_every_so_many_records_whoever_writes_them() {
 }
 
 #[test]
+fn how_far_checkpoints_reach_is_said() {
+    let folder = Folder::new();
+    let out = folder.0.join("out");
+    write(&mut anchored(&folder, 4, vec![Anchor::File(out.clone())]), 8);
+    let report = |file: &Path| {
+        let anchors = Anchors::load(&[file.to_owned()], &key(&folder)).unwrap();
+        verify(&[folder.log()], Start::Beginning, Means { anchors: Some(anchors), ..Means::default() }).unwrap()
+    };
+    let seen = report(&out);
+    assert_eq!((seen.anchored, seen.beyond_anchor, seen.other_notes, seen.head_compared), (Some(5), Some(3), 0, true));
+    // A key that was lost is made anew under the same name: its notes are no notes by the key, and that is said.
+    let old = key(&folder);
+    std::fs::remove_file(folder.0.join("audit.jsonl.key")).unwrap();
+    let new = checkpoint(folder.log().to_str().unwrap()).unwrap().0;
+    put(&out, &[read(&out), b"\n".to_vec(), new.into_bytes()].concat());
+    let anchors = Anchors::load(&[out], &old).unwrap();
+    let means = Means { anchors: Some(anchors), ..Means::default() };
+    let seen = verify(&[folder.log()], Start::Beginning, means).unwrap();
+    assert_eq!((seen.state(), seen.anchored, seen.other_notes), (State::Intact, Some(5), 1));
+}
+
+#[test]
 fn what_is_cut_rewritten_or_replaced_is_found() {
     let folder = Folder::new();
     let out = folder.0.join("out");

@@ -1,7 +1,9 @@
 //! Logs on real files, in folders of their own.
 
 mod anchoring;
+mod evidence;
 mod file;
+mod hostile;
 mod journal;
 mod mirrors;
 mod performance;
@@ -9,6 +11,7 @@ mod schema;
 mod sealing;
 pub(super) mod stream;
 mod tampering;
+mod verdict;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -112,7 +115,9 @@ fn lines(path: &Path) -> Vec<String> {
 
 fn check(paths: &[&Path]) -> Report {
     let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
-    verify(&paths, Start::Beginning, Means::default()).unwrap()
+    let report = verify(&paths, Start::Beginning, Means::default()).unwrap();
+    verdict::assert_one_verdict(&report);
+    report
 }
 
 #[track_caller]

@@ -11,10 +11,10 @@ use crate::audit::verify::{FindingKind, Seals};
 
 /// An auditor, whose key lies outside of the host.
 pub(super) struct Auditing {
-    folder: Folder,
+    pub(super) folder: Folder,
     key: PathBuf,
     recipient: String,
-    seeds: Vec<PathBuf>,
+    pub(super) seeds: Vec<PathBuf>,
 }
 
 /// Begins the seals of a folder's log, for nobody in particular.
@@ -24,7 +24,7 @@ pub(super) fn begin(folder: &Folder) -> Begun {
 }
 
 impl Auditing {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = Folder::new();
         let identity = ::age::x25519::Identity::generate();
         let key = folder.0.join("auditor.key");
@@ -34,42 +34,48 @@ impl Auditing {
     }
 
     /// With a log of so many records, all of them sealed.
-    fn sealed(count: usize) -> Self {
+    pub(super) fn sealed(count: usize) -> Self {
         let mut auditing = Self::new();
         auditing.init().unwrap();
         write(&mut auditing.folder.auditor(), count - 1);
         auditing
     }
 
-    fn init(&mut self) -> Result<Begun, AuditError> {
+    pub(super) fn init(&mut self) -> Result<Begun, AuditError> {
         let begun = seal_log(self.log().to_str().unwrap(), &self.recipient, None)?;
         self.seeds.push(begun.seed.clone());
         Ok(begun)
     }
 
-    fn log(&self) -> PathBuf {
+    pub(super) fn log(&self) -> PathBuf {
         self.folder.log()
     }
 
-    fn state_file(&self) -> PathBuf {
+    pub(super) fn state_file(&self) -> PathBuf {
         self.folder.0.join("audit.jsonl.seal")
     }
 
     /// Writes with a sink that demands seals.
-    fn demanding(&self) -> Result<Auditor, AuditError> {
+    pub(super) fn demanding(&self) -> Result<Auditor, AuditError> {
         let evidence = Evidence { auditor: Some(self.recipient.clone()), checkpoints: None };
         let path = self.log().to_str().unwrap().to_owned();
         Auditor::open(&[Sink::File { path, sync: false, evidence }], context())
     }
 
-    fn found(&self) -> (State, Vec<FindingKind>) {
+    pub(super) fn found(&self) -> (State, Vec<FindingKind>) {
         let report = self.report(&[self.log()]);
         (report.state(), report.findings.into_iter().map(|finding| finding.kind).collect())
     }
 
-    fn report(&self, logs: &[PathBuf]) -> Report {
+    pub(super) fn report(&self, logs: &[PathBuf]) -> Report {
+        self.report_from(Start::Beginning, logs)
+    }
+
+    pub(super) fn report_from(&self, start: Start, logs: &[PathBuf]) -> Report {
         let seals = Seals::load(&self.seeds, std::slice::from_ref(&self.key)).unwrap();
-        verify(logs, Start::Beginning, Means { seals: Some(seals), ..Means::default() }).unwrap()
+        let report = verify(logs, start, Means { seals: Some(seals), ..Means::default() }).unwrap();
+        verdict::assert_one_verdict(&report);
+        report
     }
 }
 
@@ -154,7 +160,12 @@ fn a_fresh_chain_in_the_place_of_the_sealed_one_is_found() {
     put(&auditing.log(), &read(&other.log()));
     std::fs::copy(other.0.join("audit.jsonl.head"), auditing.folder.0.join("audit.jsonl.head")).unwrap();
     assert_state(&[&auditing.log()], State::Intact);
-    assert_eq!(auditing.found(), (State::Tampered, vec![FindingKind::ChainWithoutSeed]));
+    let (state, found) = auditing.found();
+    assert_eq!(state, State::Tampered);
+    assert!(
+        matches!(found.as_slice(), [FindingKind::ChainWithoutSeed, FindingKind::SeedOfOtherChain { .. }]),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -277,10 +288,14 @@ fn a_sealed_chain_cannot_go_on_as_a_stream() {
     let second = auditing.folder.0.join("second");
     put(&second, &out);
     put(&auditing.log(), format!("{}\n{}\n", old[0], old[1]).as_bytes());
-    let report = auditing.report(&[auditing.log(), second]);
+    let report = auditing.report(&[auditing.log(), second.clone()]);
     assert_eq!(report.state(), State::Tampered, "{:?}", report.findings);
+    let other = report.findings.iter().filter(|finding| finding.kind == FindingKind::OtherKind);
+    assert_eq!(other.count(), 2);
+    // By itself it is a collected stream, and its chain is the sealed one all the same.
+    let report = auditing.report(&[second]);
     let missing = report.findings.iter().filter(|finding| matches!(finding.kind, FindingKind::SealMissing { .. }));
-    assert_eq!(missing.count(), 2);
+    assert_eq!(missing.count(), 2, "{:?}", report.findings);
 }
 
 #[test]

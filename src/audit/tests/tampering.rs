@@ -12,7 +12,9 @@ fn fifty() -> (Folder, Vec<u8>) {
 
 /// A log without a head beside it: the chain alone has to tell.
 fn state_of(bytes: &[u8]) -> State {
-    verify_bytes(bytes, Start::Beginning).state()
+    let report = verify_bytes(bytes, Start::Beginning);
+    verdict::assert_one_verdict(&report);
+    report.state()
 }
 
 /// Changes every byte. Reading is one pass and no finding is ever taken back, so a record's neighbours are enough; the

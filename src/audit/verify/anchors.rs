@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::report::FindingKind;
+use super::finding::FindingKind;
 use crate::audit::chain::{Chain, Digest, StreamId};
 use crate::audit::checkpoint::key::VerifierKey;
 use crate::audit::checkpoint::note::open_all;
@@ -24,6 +24,10 @@ pub struct Anchors {
     pub(super) total: u64,
     /// Lines of logs that name the key, and that it did not sign.
     pub(super) unverified: u64,
+    /// Notes of the files that are not by the key.
+    pub(super) others: u64,
+    /// The last record that is the one that a checkpoint names.
+    pub(super) reached: Option<Chain>,
     /// What is wrong with them before any log is looked at.
     findings: Vec<FindingKind>,
 }
@@ -34,12 +38,14 @@ impl Anchors {
     /// # Errors
     /// A file cannot be read, or none of them holds a checkpoint by the key.
     pub fn load(files: &[PathBuf], key: &VerifierKey) -> Result<Self, AnchorError> {
-        let mut anchors = Self { open: BTreeMap::new(), total: 0, unverified: 0, findings: Vec::new() };
+        let mut anchors =
+            Self { open: BTreeMap::new(), total: 0, others: 0, unverified: 0, reached: None, findings: Vec::new() };
         for path in files {
             let bytes = read(path).map_err(|error| AnchorError::Read(path.clone(), error))?;
             let text = String::from_utf8_lossy(&bytes);
             let opened = open_all(values_of_parameters(&text).as_deref().unwrap_or(&text), key);
             anchors.unverified += opened.unverified;
+            anchors.others += opened.others;
             if opened.forged > 0 {
                 anchors.findings.push(FindingKind::CheckpointForged { count: opened.forged });
             }
@@ -67,7 +73,11 @@ impl Anchors {
     /// Looks at one record.
     pub(super) fn check(&mut self, chain: Chain) -> Option<FindingKind> {
         let hash = self.open.remove(&(chain.stream, chain.seq))?;
-        (hash != chain.hash).then_some(FindingKind::CheckpointDiffers { seq: chain.seq })
+        if hash != chain.hash {
+            return Some(FindingKind::CheckpointDiffers { seq: chain.seq });
+        }
+        self.reached = Some(chain);
+        None
     }
 
     /// What was attested and is not there. `standing` says for a chain its first record that was read, if its older ones were

@@ -2,25 +2,31 @@
 
 use std::time::Duration;
 
-use super::line::Line;
-use super::report::FindingKind;
+use super::finding::FindingKind;
 use super::{Start, Verifier};
 use crate::audit::chain::{StreamId, Tail};
 use crate::audit::event::Event;
+use crate::audit::read::record::Record;
 
 /// How much earlier than the one before a record may say that it was written.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 impl Verifier<'_> {
     /// Looks at one record, of a log that is one chain or of a collected stream. `is_new`: it is no repetition.
-    pub(super) fn check_beyond(&mut self, bytes: &[u8], tail: &Tail, line: &Line<'_>, is_chained: bool, is_new: bool) {
-        // A sealed chain is one whatever its records call themselves.
-        let is_sealed = self.means.seals.as_ref().is_some_and(|seals| seals.is_for(tail.chain.stream));
-        if (is_chained || is_sealed) && is_new {
+    pub(super) fn check_beyond(
+        &mut self,
+        bytes: &[u8],
+        tail: &Tail,
+        line: &Record<'_>,
+        is_chained: bool,
+        is_new: bool,
+    ) {
+        // Whatever a record calls itself: where seals are asked for, a chain that has none is a finding.
+        if is_new {
             self.check_seal(bytes, tail, line);
         }
         if is_chained && is_new {
-            self.check_time(line.time.as_deref().unwrap_or_default());
+            self.check_time(&line.time);
         }
         let Some(anchors) = &mut self.means.anchors else { return };
         if is_chained {
@@ -32,18 +38,16 @@ impl Verifier<'_> {
     }
 
     /// One that was repeated or moved has been told of, and its key is gone.
-    fn check_seal(&mut self, bytes: &[u8], tail: &Tail, line: &Line<'_>) {
+    fn check_seal(&mut self, bytes: &[u8], tail: &Tail, line: &Record<'_>) {
         let Some(seals) = &mut self.means.seals else {
             self.report.unproven += u64::from(tail.seal.is_some());
             return;
         };
-        let begun = line.epoch.as_ref().filter(|_| line.event == Event::SealingBegun.word());
+        let begun = line.epoch.as_ref().filter(|_| line.is(Event::SealingBegun));
         let seen = seals.check(bytes, tail, begun.map(|epoch| epoch.id.as_ref()));
         self.report.sealed += u64::from(seen.is_proven);
         self.report.unproven += u64::from(!seen.is_proven);
-        if let Some(kind) = seen.finding {
-            self.find(kind);
-        }
+        seen.findings.into_iter().for_each(|kind| self.find(kind));
     }
 
     /// Order is by number, so a clock that was set back moves nothing; but what it says then is not when it was. Writers take the
@@ -71,10 +75,22 @@ impl Verifier<'_> {
         self.latest.push_str(time);
     }
 
+    pub(super) fn end_of_seals(&mut self) {
+        let Some(seals) = &self.means.seals else { return };
+        let found = seals.missing(self.start == Start::Anywhere);
+        found.into_iter().for_each(|kind| self.find(kind));
+    }
+
     pub(super) fn end_of_anchors(&mut self) {
         let Some(anchors) = &mut self.means.anchors else { return };
         self.report.checkpoints = anchors.total;
         self.report.unverified_checkpoints = anchors.unverified;
+        self.report.other_notes = anchors.others;
+        if let Some(reached) = anchors.reached {
+            let last = self.chains.get(reached.stream).map_or(reached.seq, |chain| chain.seq);
+            self.report.anchored = Some(reached.seq);
+            self.report.beyond_anchor = Some(last.saturating_sub(reached.seq));
+        }
         let mut found = anchors.take_findings();
         let standing = |stream: StreamId| {
             let last = self.chains.get(stream)?.seq;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::report::{Finding, FindingKind, State};
+use super::finding::{Finding, FindingKind};
+use super::report::State;
 use crate::checked_file::plain_io;
 use crate::error::{Cause, Class};
 use crate::name::show;

@@ -1,12 +1,13 @@
 //! Whether each record carries the seal of the key that is for it. The auditor's seeds are the only thing that can tell.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::report::FindingKind;
+use super::finding::FindingKind;
 use crate::audit::chain::{StreamId, Tail};
-use crate::audit::seal::seed::{LARGEST, Seed};
+use crate::audit::seal::seed::{LARGEST, Seed, begins_anew};
 use crate::audit::seal::{EpochId, EpochKey};
 use crate::checked_file::plain_io;
 use crate::error::{Cause, Class};
@@ -25,8 +26,8 @@ const FARTHEST: u64 = 100_000_000;
 pub struct Seals {
     /// By chain, and in each by its first record.
     epochs: Vec<Epoch>,
-    /// Chains of which an epoch began whose seed is not there.
-    unknown: Vec<StreamId>,
+    /// The chains that there are seeds for.
+    chains: BTreeMap<StreamId, Standing>,
     /// A chain without a seed was told of.
     is_astray: bool,
     left: u64,
@@ -36,16 +37,32 @@ struct Epoch {
     stream: StreamId,
     first: u64,
     id: EpochId,
+    /// By its seed it begins anew what was lost.
+    is_anew: bool,
+    /// A record of it was read.
+    is_entered: bool,
+    /// Another epoch with the same first record has sealed it.
+    is_out: bool,
     /// The record that `key` is for.
     at: u64,
     key: EpochKey,
+}
+
+/// What was read of one chain.
+#[derive(Default)]
+struct Standing {
+    first: Option<u64>,
+    /// The record with which the last epoch began whose seed is not there.
+    unknown: Option<u64>,
+    /// A sealed record before the first seed was told of.
+    is_short: bool,
 }
 
 /// What a record's seal turned out to be.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) is_proven: bool,
-    pub(super) finding: Option<FindingKind>,
+    pub(super) findings: Vec<FindingKind>,
 }
 
 impl Seals {
@@ -71,58 +88,116 @@ impl Seals {
                 }
             };
             let Seed { stream, first, key } = Seed::parse(&text).ok_or_else(|| fail(Why::NoSeed))?;
-            epochs.push(Epoch { stream, first, id: key.id(), at: first, key });
+            let (id, is_anew) = (key.id(), begins_anew(&text));
+            epochs.push(Epoch { stream, first, id, is_anew, is_entered: false, is_out: false, at: first, key });
         }
-        epochs.sort_by_key(|epoch| (epoch.stream, epoch.first));
+        epochs.sort_by_key(|epoch| (epoch.stream, epoch.first, epoch.id.0));
         epochs.dedup_by_key(|epoch| epoch.id.0);
-        Ok(Self { epochs, unknown: Vec::new(), is_astray: false, left: FARTHEST })
-    }
-
-    /// Whether one of the seeds is for this chain.
-    pub(super) fn is_for(&self, stream: StreamId) -> bool {
-        self.epochs.iter().any(|epoch| epoch.stream == stream)
+        let chains = epochs.iter().map(|epoch| (epoch.stream, Standing::default())).collect();
+        Ok(Self { epochs, chains, is_astray: false, left: FARTHEST })
     }
 
     /// Looks at one record, in the order of their numbers. `begun` is the epoch that the record says begins.
     pub(super) fn check(&mut self, line: &[u8], tail: &Tail, begun: Option<&str>) -> Seen {
         let (stream, seq) = (tail.chain.stream, tail.chain.seq);
-        let found = |kind| Seen { is_proven: false, finding: Some(kind) };
-        if !self.is_for(stream) {
+        let unproven = |findings| Seen { is_proven: false, findings };
+        let Some(chain) = self.chains.get_mut(&stream) else {
             let is_first = !std::mem::replace(&mut self.is_astray, true);
-            return if is_first { found(FindingKind::ChainWithoutSeed) } else { Seen::default() };
-        }
-        let mine = |epoch: &Epoch| epoch.stream == stream && epoch.first <= seq;
-        // What is before the first seed is nobody's to prove.
-        let Some(at) = self.epochs.iter().rposition(mine) else { return Seen::default() };
-        let is_later = at > 0 && self.epochs.get(at - 1).is_some_and(|before| before.stream == stream);
-        let Some(epoch) = self.epochs.get_mut(at) else { return Seen::default() };
-        if epoch.first == seq {
-            self.unknown.retain(|of| *of != stream);
-        } else if self.unknown.contains(&stream) {
+            return unproven(if is_first { vec![FindingKind::ChainWithoutSeed] } else { Vec::new() });
+        };
+        chain.first.get_or_insert(seq);
+        let mine = |epoch: &&mut Epoch| epoch.stream == stream && epoch.first <= seq;
+        let Some(first) = self.epochs.iter_mut().filter(mine).map(|epoch| epoch.first).max() else {
+            // What is before the first seed is nobody's to prove, unless it says itself that there is another one.
+            let is_sealed = tail.seal.is_some() || begun.is_some();
+            let is_told = !is_sealed || std::mem::replace(&mut chain.is_short, true);
+            return unproven(if is_told { Vec::new() } else { vec![FindingKind::SeedMissing { seq }] });
+        };
+        if chain.unknown.is_some_and(|at| at >= first) {
             return Seen::default();
         }
-        let Some(steps) = seq.checked_sub(epoch.at) else { return Seen::default() };
-        let Some(left) = self.left.checked_sub(steps.saturating_sub(1)) else {
-            return found(FindingKind::SealTooFar { seq });
+        let mut findings = Vec::new();
+        findings.extend(self.enter(stream, first));
+        let Some(is_proven) = self.is_proven(line, tail, first) else {
+            findings.push(FindingKind::SealTooFar { seq });
+            return unproven(findings);
         };
-        self.left = left;
-        for _ in 0..steps {
-            epoch.key = epoch.key.next();
+        if is_proven {
+            return Seen { is_proven, findings };
         }
-        epoch.at = seq;
-        if tail.is_sealed_by(line, &epoch.key.record_key()) {
-            let is_anew = is_later && epoch.first == seq;
-            return Seen { is_proven: true, finding: is_anew.then_some(FindingKind::NewEpoch { seq }) };
-        }
-        match begun {
-            Some(id) if self.epochs.iter().all(|epoch| epoch.id.hex() != id) => {
-                self.unknown.push(stream);
-                found(FindingKind::UnknownEpoch { seq, id: id.to_owned() })
+        let unknown = begun.filter(|id| is_epoch(id) && self.epochs.iter().all(|epoch| epoch.id.hex() != *id));
+        findings.push(match (tail.seal, unknown) {
+            // An honest writer seals this record too: by the keys of that epoch.
+            (None, _) => FindingKind::SealMissing { seq },
+            (Some(_), None) => FindingKind::SealWrong { seq },
+            (Some(_), Some(id)) => {
+                self.chains.entry(stream).or_default().unknown = Some(seq);
+                FindingKind::UnknownEpoch { seq, id: id.to_owned() }
             }
-            _ if tail.seal.is_none() => found(FindingKind::SealMissing { seq }),
-            _ => found(FindingKind::SealWrong { seq }),
-        }
+        });
+        unproven(findings)
     }
+
+    /// Notes that the epochs that begin there were reached. Any but the first of a chain says that a state was lost: at the first
+    /// record of it that is read, whichever that is.
+    fn enter(&mut self, stream: StreamId, first: u64) -> Option<FindingKind> {
+        let is_new = |epoch: &Epoch| epoch.stream == stream && epoch.first == first && !epoch.is_entered;
+        if !self.epochs.iter().any(is_new) {
+            return None;
+        }
+        let until = self.epochs.iter().filter(|epoch| epoch.stream == stream && epoch.first <= first).count();
+        let mut is_anew = until > 1;
+        for epoch in self.epochs.iter_mut().filter(|epoch| epoch.stream == stream && epoch.first == first) {
+            epoch.is_entered = true;
+            is_anew |= epoch.is_anew;
+        }
+        is_anew.then_some(FindingKind::NewEpoch { seq: first })
+    }
+
+    /// Whether an epoch that begins there has sealed the record; `None` if it is too far away to say. The first epoch that seals
+    /// one is it, from then on.
+    fn is_proven(&mut self, line: &[u8], tail: &Tail, first: u64) -> Option<bool> {
+        let (stream, seq) = (tail.chain.stream, tail.chain.seq);
+        let is_here = |epoch: &Epoch| epoch.stream == stream && epoch.first == first && !epoch.is_out;
+        let mut by = None;
+        for epoch in self.epochs.iter_mut().filter(|epoch| is_here(epoch)) {
+            let Some(steps) = seq.checked_sub(epoch.at) else { continue };
+            self.left = self.left.checked_sub(steps.saturating_sub(1))?;
+            for _ in 0..steps {
+                epoch.key = epoch.key.next();
+            }
+            epoch.at = seq;
+            if tail.is_sealed_by(line, &epoch.key.record_key()) {
+                by = Some(epoch.id);
+                break;
+            }
+        }
+        let Some(by) = by else { return Some(false) };
+        for epoch in self.epochs.iter_mut().filter(|epoch| is_here(epoch)) {
+            epoch.is_out = epoch.id != by;
+        }
+        Some(true)
+    }
+
+    /// Seeds whose records were not met. `is_cut`: those before the first that was read were removed on purpose.
+    pub(super) fn missing(&self, is_cut: bool) -> Vec<FindingKind> {
+        let nothing_was_read = !self.is_astray && self.chains.values().all(|chain| chain.first.is_none());
+        let mut found = Vec::new();
+        for epoch in self.epochs.iter().filter(|epoch| !epoch.is_entered) {
+            let id = epoch.id.hex();
+            match self.chains.get(&epoch.stream).and_then(|chain| chain.first) {
+                Some(read) if is_cut && epoch.first < read => {}
+                None if !nothing_was_read => found.push(FindingKind::SeedOfOtherChain { id }),
+                _ => found.push(FindingKind::EpochMissing { id, seq: epoch.first }),
+            }
+        }
+        found
+    }
+}
+
+/// Whether it is laid out as the name of an epoch.
+fn is_epoch(id: &str) -> bool {
+    id.len() == 16 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn read(path: &Path) -> io::Result<Secret> {
