@@ -27,6 +27,7 @@ mod json;
 mod process;
 pub mod read;
 mod record;
+mod rotated;
 mod seal;
 mod sink_file;
 mod sink_stream;
@@ -66,6 +67,13 @@ pub struct Context {
     pub policy_digest: String,
     /// The command that would receive the secrets.
     pub command: Option<CommandNote>,
+}
+
+impl Context {
+    /// Of what goes by no policy, and starts nothing.
+    fn of(actor: Actor) -> Self {
+        Self { actor, environment: None, service: None, policy_digest: String::new(), command: None }
+    }
 }
 
 /// What a record says of a command. Arguments may hold secrets, so they are only counted.
@@ -466,13 +474,25 @@ fn ended(pid: u32, end: End) -> (Outcome, Detail) {
     (outcome, Detail::Child { pid, status, signal })
 }
 
-/// Begins the seals of a log, from its next record on: the seed goes to `out`, or beside the log, encrypted to `auditor`, and is
-/// kept nowhere else. Makes the log where there is none.
+/// Begins the seals of a log, from its next record on, and writes that record: the seed goes to `out`, or beside the log,
+/// encrypted to `auditor`, and is kept nowhere else. Makes the log where there is none.
 ///
 /// # Errors
 /// It is sealed already; the recipient is none; a file cannot be written.
-pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
-    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.seal(auditor, out)
+pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>, by: Actor) -> Result<Begun, AuditError> {
+    let (context, access) = (Context::of(by), new_access()?);
+    let author = Author { context: &context, access: access.as_str() };
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.seal(&author, auditor, out)
+}
+
+/// Ends the epoch of a sealed log with a record that names the next one, and begins that, for this auditor or another.
+///
+/// # Errors
+/// It is not sealed, or its state is lost; the recipient is none; a file cannot be written.
+pub fn seal_anew(log: &str, auditor: &str, out: Option<&Path>, by: Actor) -> Result<Begun, AuditError> {
+    let (context, access) = (Context::of(by), new_access()?);
+    let author = Author { context: &context, access: access.as_str() };
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.change_epoch(&author, auditor, out)
 }
 
 /// The signed checkpoint of where a log stands now, and the key that others verify it with. A log that rests is anchored by it.

@@ -1,9 +1,11 @@
 //! Logs on real files, in folders of their own.
 
 mod anchoring;
+mod epochs;
 mod file;
 mod journal;
 mod performance;
+mod rotated;
 mod schema;
 mod sealing;
 pub(super) mod stream;

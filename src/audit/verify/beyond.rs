@@ -41,6 +41,10 @@ impl Verifier<'_> {
         let seen = seals.check(bytes, tail, begun.map(|epoch| epoch.id.as_ref()));
         self.report.sealed += u64::from(seen.is_proven);
         self.report.unproven += u64::from(!seen.is_proven);
+        // By a key of the epoch that it ends.
+        if let Some(next) = line.epoch.as_ref().filter(|_| seen.is_proven && line.event == Event::SealingEnded.word()) {
+            seals.expect(tail.chain, &next.id);
+        }
         if let Some(kind) = seen.finding {
             self.find(kind);
         }

@@ -217,7 +217,8 @@ impl Verifier<'_> {
 
     /// What came before this record is accounted for by it, or is a finding.
     fn settle(&mut self, junk: &mut Option<Junk>, line: &Line<'_>, kind: Kind) {
-        let note = line.quarantined.as_ref().filter(|_| line.event == Event::Quarantined.word());
+        let may_hold = [Event::Quarantined, Event::SealingBegun].map(Event::word).contains(&line.event.as_ref());
+        let note = line.quarantined.as_ref().filter(|_| may_hold);
         match (junk.take(), note) {
             (Some(junk), Some(note)) if junk.is(note) => self.report.quarantined += 1,
             (Some(junk), note) => {

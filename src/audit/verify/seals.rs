@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::report::FindingKind;
-use crate::audit::chain::{StreamId, Tail};
+use crate::audit::chain::{Chain, StreamId, Tail};
 use crate::audit::seal::seed::{LARGEST, Seed};
 use crate::audit::seal::{EpochId, EpochKey};
 use crate::checked_file::plain_io;
@@ -26,6 +26,8 @@ pub struct Seals {
     epochs: Vec<Epoch>,
     /// Chains of which an epoch began whose seed is not there.
     unknown: Vec<StreamId>,
+    /// What ended epochs have said: the record that was the last, and the epoch that begins after it.
+    expected: Vec<(StreamId, u64, String)>,
     /// A chain without a seed was told of.
     is_astray: bool,
     left: u64,
@@ -72,12 +74,25 @@ impl Seals {
         }
         epochs.sort_by_key(|epoch| (epoch.stream, epoch.first));
         epochs.dedup_by_key(|epoch| epoch.id.0);
-        Ok(Self { epochs, unknown: Vec::new(), is_astray: false, left: FARTHEST })
+        Ok(Self { epochs, unknown: Vec::new(), expected: Vec::new(), is_astray: false, left: FARTHEST })
     }
 
     /// Whether one of the seeds is for this chain.
     pub(super) fn is_for(&self, stream: StreamId) -> bool {
         self.epochs.iter().any(|epoch| epoch.stream == stream)
+    }
+
+    /// An epoch was ended by this record, which is sealed, and the next one is called so.
+    pub(super) fn expect(&mut self, last: Chain, next: &str) {
+        self.expected.push((last.stream, last.seq, next.to_owned()));
+    }
+
+    /// Whether the state was lost where this epoch begins: the one before it was not ended for it.
+    fn is_anew(&self, epoch: &Epoch) -> bool {
+        let ends = |(stream, last, next): &(StreamId, u64, String)| {
+            *stream == epoch.stream && last.checked_add(1) == Some(epoch.first) && *next == epoch.id.hex()
+        };
+        !self.expected.iter().any(ends)
     }
 
     /// Looks at one record, in the order of their numbers. `begun` is the epoch that the record says begins.
@@ -108,7 +123,8 @@ impl Seals {
         }
         epoch.at = seq;
         if tail.is_sealed_by(line, &epoch.key.record_key()) {
-            let is_anew = is_later && epoch.first == seq;
+            let begins = is_later && epoch.first == seq;
+            let is_anew = begins && self.epochs.get(at).is_some_and(|epoch| self.is_anew(epoch));
             return Seen { is_proven: true, finding: is_anew.then_some(FindingKind::NewEpoch { seq }) };
         }
         match begun {
