@@ -48,12 +48,14 @@ mod rotate_faults;
 mod rotate_units;
 mod rotation_shows;
 mod sealed;
+mod security_key;
 mod signed;
 mod strace;
 mod supervise;
 #[path = "../tests/cli/supervised.rs"]
 mod supervised;
 mod trace;
+mod trust;
 
 /// Whether all of `programs` are there, and we are root where `root` is wanted; says loudly what is skipped if not.
 fn have(programs: &[&str], root: bool) -> bool {

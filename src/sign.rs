@@ -17,9 +17,9 @@ use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::show;
 use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
-use crate::policy::trust::{Demand, NAMESPACE, fingerprint, signature_of};
+use crate::policy::trust::{Demand, NAMESPACE, fingerprint, is_attended, signature_of};
 use crate::setting::{Setting, load_options};
-use crate::{caller, output};
+use crate::{caller, output, sys};
 
 /// Signs a policy and every file that it extends, unless this key has signed that file as it is.
 ///
@@ -66,12 +66,13 @@ pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<()
     if !is_demanded {
         output::print(&format!("{}: note: this host demands no signature for it\n", policy.environment))?;
     }
-    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial))
+    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial()))
 }
 
 /// What ssh-keygen makes of `bytes`, and the key that it used.
 #[expect(clippy::disallowed_methods, reason = "a policy is no secret, and no value is in this command's environment")]
 fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> {
+    sys::signal::heed_children();
     let mut child = Command::new("ssh-keygen")
         .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
         .arg(key)
@@ -90,6 +91,9 @@ fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> 
     let signature = SshSig::from_pem(&text).map_err(|_| SignError::Unfit)?;
     let signer = PublicKey::from(signature.public_key().clone());
     signer.verify(NAMESPACE, bytes, &signature).map_err(|_| SignError::Unfit)?;
+    if !is_attended(&signature) {
+        return Err(SignError::Unattended(key.to_owned()));
+    }
     Ok((text, signer))
 }
 
@@ -118,6 +122,7 @@ enum SignError {
     File(checked_file::FileError),
     NoTrust(PathBuf),
     Start(String),
+    Unattended(PathBuf),
     Unfit,
     Write(PathBuf, String),
 }
@@ -129,6 +134,9 @@ impl fmt::Display for SignError {
             Self::File(error) => error.fmt(f),
             Self::NoTrust(host) => write!(f, "`{}` has no [trust], so this host demands no signature", show(host)),
             Self::Start(why) => write!(f, "cannot run ssh-keygen: {why}"),
+            Self::Unattended(key) => {
+                write!(f, "nobody touched the security key of `{}`, and no host takes such a signature", show(key))
+            }
             Self::Unfit => write!(f, "what ssh-keygen made is no signature of this policy"),
             Self::Write(path, why) => write!(f, "cannot write `{}`: {why}", show(path)),
         }
@@ -139,7 +147,7 @@ impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
             Self::File(_) | Self::NoTrust(_) => Class::Policy,
-            Self::Failed(_) => Class::Identity,
+            Self::Failed(_) | Self::Unattended(_) => Class::Identity,
             Self::Start(_) | Self::Unfit | Self::Write(..) => Class::Internal,
         }
     }
@@ -150,6 +158,7 @@ impl Cause for SignError {
             Self::File(error) => error.hint(),
             Self::NoTrust(_) => Some("name the host file that has it: --host FILE".into()),
             Self::Start(_) => Some("apt-get install openssh-client".into()),
+            Self::Unattended(_) => Some("ssh-keygen -t ed25519-sk   # without -O no-touch-required".into()),
             Self::Unfit | Self::Write(..) => None,
         }
     }

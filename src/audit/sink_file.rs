@@ -14,12 +14,14 @@ mod sealing;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
 use super::chain::{Chain, Stored, StreamId};
 use super::checkpoint::Anchoring;
+use super::checkpoint::courier::Courier;
 use super::checkpoint::key::{Signer, VerifierKey};
 use super::checkpoint::schedule::Schedule;
 use super::error::AuditError;
@@ -41,7 +43,8 @@ pub(super) struct FileSink {
     sync: bool,
     assurance: Assurance,
     evidence: Evidence,
-    anchoring: Option<Box<Anchoring>>,
+    /// To what any writer takes along, and to parameters.
+    anchorings: Vec<Anchoring>,
     broken: bool,
     /// How far the clock of a test is behind.
     #[cfg(test)]
@@ -68,9 +71,9 @@ impl FileSink {
         head.lock()?;
         // From here on an error drops `head`, and with it the lock.
         let (log, created) = open_checked(&path, OFlags::APPEND)?;
-        let apart = assurance == Assurance::Agent;
-        let anchoring = evidence.checkpoints.as_ref().map(|rules| Box::new(Anchoring::new(&path, rules, apart)));
-        let evidence = Evidence { auditor, ..evidence.clone() };
+        let rules = evidence.checkpoints.as_ref();
+        let anchorings = rules.and_then(|rules| Anchoring::of_log(&path, rules, assurance == Assurance::Agent));
+        let (evidence, anchorings) = (Evidence { auditor, ..evidence.clone() }, anchorings.into_iter().collect());
         let mut sink = Self {
             path,
             log,
@@ -78,7 +81,7 @@ impl FileSink {
             sync,
             assurance,
             evidence,
-            anchoring,
+            anchorings,
             broken: false,
             #[cfg(test)]
             set_back: std::time::Duration::ZERO,
@@ -86,6 +89,13 @@ impl FileSink {
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
+    }
+
+    /// This writer has somebody who takes checkpoints to parameters.
+    pub(super) fn send_by(&mut self, courier: &Arc<dyn Courier>) {
+        let Some(rules) = &self.evidence.checkpoints else { return };
+        let apart = self.assurance == Assurance::Agent;
+        self.anchorings.extend(Anchoring::of_parameters(&self.path, rules, apart, courier));
     }
 
     /// Whether a record is not too long for this sink.
@@ -106,28 +116,48 @@ impl FileSink {
         drafts.iter().try_for_each(|draft| self.accepts(draft))?;
         self.head.lock()?;
         let written = self.append(author, drafts);
-        let anchoring = self.anchoring.as_mut();
-        let note = written.as_ref().ok().and_then(|chain| anchoring.and_then(|anchoring| anchoring.claim(*chain)));
+        let notes: Vec<_> = match &written {
+            Ok(chain) => self.anchorings.iter_mut().map(|anchoring| anchoring.claim(*chain)).collect(),
+            Err(_) => Vec::new(),
+        };
         self.head.unlock();
         written?;
         // What a checkpoint says has to be true after a power cut too.
-        if note.is_some() && !self.sync {
+        if !self.sync && notes.iter().any(Option::is_some) {
             self.sync_log()?;
         }
-        self.anchor(author, note);
+        self.anchor(author, notes);
         Ok(())
     }
 
-    /// Delivers a checkpoint, and writes down what failed: of this one, or, where deliveries go on beside, of the last.
-    /// No access depends on that: its own records are in the log.
-    fn anchor(&mut self, author: &Author<'_>, note: Option<String>) {
-        let Some(anchoring) = &mut self.anchoring else { return };
-        if let Some(note) = note {
-            anchoring.deliver(note);
+    /// Takes the checkpoint of now everywhere, due or not. Answers what failed.
+    pub(super) fn send_now(&mut self, author: &Author<'_>) -> Result<Vec<String>, AuditError> {
+        self.head.lock()?;
+        let made = self.place(false).and_then(|place| {
+            self.sync_log()?;
+            let notes = self.anchorings.iter_mut().map(|anchoring| anchoring.make(place.chain).map(Some));
+            notes.collect::<Result<Vec<_>, _>>()
+        });
+        self.head.unlock();
+        Ok(self.anchor(author, made?))
+    }
+
+    /// Where its checkpoints go.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = String> {
+        self.anchorings.iter().flat_map(Anchoring::places)
+    }
+
+    /// Delivers checkpoints, and writes down what failed: of these, or, where deliveries go on beside, of the last. No access
+    /// depends on that: its own records are in the log.
+    fn anchor(&mut self, author: &Author<'_>, notes: Vec<Option<String>>) -> Vec<String> {
+        for (anchoring, note) in self.anchorings.iter().zip(notes) {
+            if let Some(note) = note {
+                anchoring.deliver(note);
+            }
         }
-        let failures = anchoring.failures();
+        let failures: Vec<String> = self.anchorings.iter_mut().flat_map(Anchoring::failures).collect();
         if failures.is_empty() {
-            return;
+            return failures;
         }
         let reason = failures.join("; ");
         let (none, event) = (Lists::default(), Event::CheckpointFailed);
@@ -139,10 +169,11 @@ impl FileSink {
             written
         });
         if written.is_err()
-            && let Some(anchoring) = &mut self.anchoring
+            && let Some(anchoring) = self.anchorings.first_mut()
         {
-            anchoring.tell_later(failures);
+            anchoring.tell_later(failures.clone());
         }
+        failures
     }
 
     /// The checkpoint of now, and the key that it is signed by.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::model::{
-    AgeStore, Anchor, Audience, Binding, GrantRule, IdentitySource, KmsStore, Policy, Principal, Sink, Source,
-    SsmStore, Store,
+    AgeStore, Anchor, Audience, AwsAccess, Binding, GrantRule, IdentitySource, KmsStore, Policy, Principal, Sink,
+    Source, SsmStore, Store,
 };
 use super::pattern::Pattern;
 use crate::name::{escape, show};
@@ -239,7 +239,7 @@ fn sinks(policy: &Policy) -> BTreeSet<String> {
             let path = relative(Path::new(path), policy);
             let sealed = evidence.auditor.as_ref().map(|auditor| format!(", sealed for {auditor}"));
             let anchors = evidence.checkpoints.as_ref().map(|rules| {
-                let to: Vec<String> = rules.to.iter().map(Anchor::word).collect();
+                let to: Vec<String> = rules.to.iter().map(anchor).collect();
                 let interval = humantime::format_duration(rules.interval);
                 format!(", checkpoints every {} records or {interval} to {}", rules.every, to.join(", "))
             });
@@ -249,6 +249,23 @@ fn sinks(policy: &Policy) -> BTreeSet<String> {
         Sink::Stderr => "standard error".into(),
     };
     policy.sinks.iter().map(word).collect()
+}
+
+/// With who takes it there: somebody else's account is somebody else's history.
+fn anchor(anchor: &Anchor) -> String {
+    let Anchor::Parameter(parameter) = anchor else { return anchor.word() };
+    let AwsAccess { region, endpoint, profile, role_arn, account, credential_source, in_flight: _ } = &parameter.aws;
+    let source = credential_source.map(|source| format!("{source:?}"));
+    let said = [
+        ("region", region),
+        ("endpoint", endpoint),
+        ("profile", profile),
+        ("role", role_arn),
+        ("account", account),
+        ("credentials", &source),
+    ];
+    let said = said.into_iter().filter_map(|(what, text)| text.as_ref().map(|text| format!(" {what} {text}")));
+    anchor.word() + &said.collect::<String>()
 }
 
 /// A path as the policy may have written it, so that a copy of the policy elsewhere is no change.

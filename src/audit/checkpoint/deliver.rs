@@ -1,5 +1,5 @@
-//! Where a checkpoint goes: another file, a descriptor, syslog, a program. None of them is the record, so none of them holds up an
-//! access for longer than its limit, and what fails is written down.
+//! Where a checkpoint goes: another file, a descriptor, syslog, a program, a parameter. None of them is the record, so none of
+//! them holds up an access for longer than its limit, and what fails is written down.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::fs::OFlags;
 
+use super::courier::Courier;
 use super::note::LINE_MARK;
 use crate::audit::head::open_checked;
 use crate::audit::record::rfc3339;
@@ -23,7 +24,7 @@ use crate::audit::sink_stream::StreamSink;
 use crate::checked_file::{check_program, plain_io};
 use crate::name::{escape, show};
 use crate::policy::model::Anchor;
-use crate::rotate::apply::command::process::{self, How};
+use crate::program::{self, How};
 use crate::sys::Strings;
 
 /// How long a program may take, and a file.
@@ -35,12 +36,13 @@ pub(in crate::audit) struct Deliverer {
     /// A thread of its own, one at a time: for a writer that others wait for.
     apart: bool,
     under_way: Arc<Mutex<()>>,
+    courier: Option<Arc<dyn Courier>>,
     writing: Writing,
 }
 
 impl Deliverer {
-    pub(in crate::audit) fn new(apart: bool) -> Self {
-        Self { failures: Arc::default(), apart, under_way: Arc::default(), writing: Writing::default() }
+    pub(in crate::audit) fn new(apart: bool, courier: Option<Arc<dyn Courier>>) -> Self {
+        Self { failures: Arc::default(), apart, under_way: Arc::default(), courier, writing: Writing::default() }
     }
 
     /// Whether the last delivery is still under way.
@@ -50,11 +52,11 @@ impl Deliverer {
 
     pub(in crate::audit) fn deliver(&self, note: String, to: Vec<Anchor>) {
         let (failures, under_way) = (Arc::clone(&self.failures), Arc::clone(&self.under_way));
-        let writing = self.writing.clone();
+        let (courier, writing) = (self.courier.clone(), self.writing.clone());
         let work = move || {
             let _under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
             for anchor in &to {
-                if let Err(why) = deliver(&note, anchor, &writing) {
+                if let Err(why) = deliver(&note, anchor, courier.as_deref(), &writing) {
                     failures.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {why}", anchor.word()));
                 }
             }
@@ -79,7 +81,7 @@ impl Deliverer {
 ///
 /// # Errors
 /// Why not, in words of ours.
-fn deliver(note: &str, to: &Anchor, writing: &Writing) -> Result<(), String> {
+fn deliver(note: &str, to: &Anchor, courier: Option<&dyn Courier>, writing: &Writing) -> Result<(), String> {
     match to {
         Anchor::Command(path) => run(note, path),
         Anchor::Fd(number) => {
@@ -93,6 +95,10 @@ fn deliver(note: &str, to: &Anchor, writing: &Writing) -> Result<(), String> {
                 file.write_all(entry.as_bytes()).and_then(|()| file.sync_data()).map_err(|error| plain_io(&error))
             })
         }
+        Anchor::Parameter(parameter) => match courier {
+            Some(courier) => courier.take(note, parameter),
+            None => Err("nobody here takes it there".to_owned()),
+        },
         Anchor::Syslog(path) => syslog(note, path).map_err(|error| plain_io(&error)),
     }
 }
@@ -165,7 +171,7 @@ fn run(note: &str, path: &Path) -> Result<(), String> {
     envp.push(&[b"PATH=/usr/bin:/bin"]);
     envp.push(&[b"LANG=C.UTF-8"]);
     envp.push(&[b"VOUCHSAFE_CHECKPOINT=", note.as_bytes()]);
-    let ended = process::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
+    let ended = program::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
     match ended.how {
         How::Exited(0) => Ok(()),
         How::Exited(status) => Err(format!("`{}` ended with status {status}", show(path))),

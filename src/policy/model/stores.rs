@@ -82,7 +82,7 @@ impl IdentitySource {
 }
 
 /// What every AWS store may say about its client.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AwsAccess {
     /// Region, such as `eu-west-1`.
     pub region: Option<String>,
