@@ -8,7 +8,7 @@
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten; `checkpoint`: what
 //!   leaves the host, and `sending`: to parameters, and when asked to;
-//! - `sink_file` with `head`, `sink_stream`: where the lines go;
+//! - `sink_file` with `head` and `rotated`, `sink_stream`: where the lines go;
 //! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
 //!
@@ -493,6 +493,11 @@ pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>, by: Actor) -> Resu
 /// # Errors
 /// It is not sealed, or its state is lost; the recipient is none; a file cannot be written.
 pub fn seal_anew(log: &str, auditor: &str, out: Option<&Path>, by: Actor) -> Result<Begun, AuditError> {
+    // A mistyped path makes no log. One that was just moved away has its head.
+    let path = Path::new(log);
+    if [path, &head::HeadFile::path_of(path)].iter().all(|path| std::fs::symlink_metadata(path).is_err()) {
+        return Err(AuditError::NotSealed { path: path.to_owned() });
+    }
     let (context, access) = (Context::of(by), new_access()?);
     let author = Author { context: &context, access: access.as_str() };
     FileSink::open(log, true, &Evidence::default(), Assurance::File)?.change_epoch(&author, auditor, out)

@@ -4,7 +4,7 @@
 //! line of 4,096 bytes can hold everything that is not a list, and any one entry of a list.
 
 use std::ops::Range;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -197,7 +197,7 @@ const GROUPS_MAX: usize = 64;
 
 /// A record that wants to be sealed: what it says as text, and its lists.
 pub(super) struct Draft<'a> {
-    /// When it was made. A sink that puts records of several writers into one order has a time of its own.
+    /// When it was made.
     time: SystemTime,
     /// `,"access":...,"event":...`: in every part, after the time.
     brief: Vec<u8>,
@@ -239,8 +239,11 @@ impl<'a> Draft<'a> {
         write_members(&mut self.full, detail);
     }
 
-    /// The record as one line, however long, not yet sealed; `time` is when its sink accepts it.
-    pub(super) fn line(&self, assurance: Assurance, time: SystemTime, out: &mut Vec<u8>) {
+    /// The record as one line, however long, not yet sealed, of a sink that accepts it `now`.
+    pub(super) fn line(&self, assurance: Assurance, now: SystemTime, out: &mut Vec<u8>) {
+        // Its copies in several sinks are told by one time, and no clock goes back because one of them was waited for.
+        let waited = now.duration_since(self.time);
+        let time = if waited.is_ok_and(|waited| waited <= WAITED) { self.time } else { now };
         out.reserve(self.bound());
         self.part_at(assurance, time, 0..self.lists.entries.len(), true, out);
     }
@@ -309,6 +312,9 @@ pub(super) fn number_part(out: &mut Vec<u8>, record: u64, part: usize, parts: us
 }
 
 const PARTS_MAX: usize = ",\"record\":,\"part\":,\"parts\":".len() + 3 * 20;
+
+/// Less than `verify` takes for a clock that was set back.
+const WAITED: Duration = Duration::from_secs(4);
 
 /// The member `time`: what [`rfc3339`] makes is always as long.
 const TIME_MAX: usize = ",\"time\":\"\"".len() + 27;

@@ -222,8 +222,8 @@ impl FileSink {
         let (state_file, state) = sealing.unzip();
         let begun = state.as_ref().filter(|state| state.is_fresh()).map(|state| (state.epoch, state.first));
 
-        let (assurance, time) = (self.assurance, self.now());
-        let mut writer = Writer { chain: traces.chain, state, assurance, time, buffer: Vec::new() };
+        let (assurance, now) = (self.assurance, self.now());
+        let mut writer = Writer { chain: traces.chain, state, assurance, now, buffer: Vec::new() };
         if end.unfinished {
             writer.buffer.push(b'\n');
         }
@@ -236,18 +236,18 @@ impl FileSink {
         if let Some((epoch, first)) = begun {
             let detail = Detail::Epoch { id: epoch.hex(), first, auditor: self.evidence.auditor.clone() };
             let reason = "from here on records are sealed by the keys of this epoch";
-            let mut begins = note(author, Event::SealingBegun, reason, &detail, &none, time);
+            let mut begins = note(author, Event::SealingBegun, reason, &detail, &none, now);
             // Whoever does not have its seed has to learn first that another epoch begins.
             quarantined.iter().for_each(|quarantined| begins.also(quarantined));
             writer.add(&begins);
         } else if let Some(quarantined) = quarantined {
             let reason = "bytes at the end of the log were no record";
-            writer.add(&note(author, Event::Quarantined, reason, &quarantined, &none, time));
+            writer.add(&note(author, Event::Quarantined, reason, &quarantined, &none, now));
         }
         if let Some(broken) = broken {
             let expected = if let Stored::Chain(chain) = stored { chain } else { traces.chain };
             let detail = Detail::Expected { seq: expected.seq, hash: expected.hash.hex() };
-            writer.add(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, time));
+            writer.add(&note(author, Event::Discontinuity, broken.reason(), &detail, &none, now));
         }
         drafts.iter().for_each(|draft| writer.add(draft));
         let Writer { chain, state, buffer, .. } = writer;
@@ -319,15 +319,15 @@ struct Writer {
     chain: Chain,
     state: Option<State>,
     assurance: Assurance,
-    /// One for all: they are accepted together.
-    time: SystemTime,
+    /// When the log accepts them: together.
+    now: SystemTime,
     buffer: Vec<u8>,
 }
 
 impl Writer {
     fn add(&mut self, draft: &Draft<'_>) {
         let start = self.buffer.len();
-        draft.line(self.assurance, self.time, &mut self.buffer);
+        draft.line(self.assurance, self.now, &mut self.buffer);
         let key = self.state.as_ref().map(|state| state.key.record_key());
         self.chain = self.chain.seal_by(&mut self.buffer, start, key.as_ref());
         if let Some(state) = &mut self.state {

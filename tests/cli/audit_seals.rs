@@ -70,7 +70,7 @@ fn an_auditor_may_change_without_a_finding() {
     let auditor = scene.recipient();
     let scene = host(&auditor, scene);
     init(&scene, &["--new-epoch", "--auditor", &auditor, "--seed", "none.age"]).expect_status(123);
-    assert!(!scene.path("none.age").exists());
+    assert!(!scene.path("none.age").exists() && !scene.path("audit.jsonl").exists());
     init(&scene, &["--auditor", &auditor, "--seed", "one.age"]).expect_status(0);
     scene.run(&["true"]).expect_status(0);
     init(&scene, &["--new-epoch", "--auditor", &auditor, "--seed", "two.age"]).expect_status(0);

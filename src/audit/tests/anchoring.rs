@@ -231,9 +231,9 @@ fn what_cannot_even_be_written_down_refuses_no_access_and_is_said_later() {
     assert_state(&[&log], State::Intact);
 }
 
-/// Where records of several writers get into one order, the time is that of the order: not when somebody began to wait for another sink.
+/// Not when its writer began to wait for another sink.
 #[test]
-fn the_time_of_a_record_is_when_its_log_accepts_it() {
+fn a_record_that_waited_for_another_sink_sets_no_clock_back() {
     let folder = Folder::new();
     let context = context();
     let author = Author { context: &context, access: "0123456789abcdef" };
