@@ -189,7 +189,7 @@ impl<'a> SecretEntry<'a> {
     }
 }
 
-/// No checked item name is longer, escaped: 1,011 bytes are at most 505 characters of six.
+/// No checked item name is longer, escaped: 505 characters of six.
 const ITEM_MAX: usize = 3072;
 
 /// Of the actor's groups, this many are written down.
@@ -242,8 +242,7 @@ impl<'a> Draft<'a> {
     /// The record as one line, however long, not yet sealed, of a sink that accepts it `now`.
     pub(super) fn line(&self, assurance: Assurance, now: SystemTime, out: &mut Vec<u8>) {
         // Its copies in several sinks are told by one time, and no clock goes back because one of them was waited for.
-        let waited = now.duration_since(self.time);
-        let time = if waited.is_ok_and(|waited| waited <= WAITED) { self.time } else { now };
+        let time = if now.duration_since(self.time).is_ok_and(|waited| waited <= WAITED) { self.time } else { now };
         out.reserve(self.bound());
         self.part_at(assurance, time, 0..self.lists.entries.len(), true, out);
     }

@@ -18,6 +18,9 @@ use super::end::{End, read_end};
 use super::error::AuditError;
 use super::head::{Identity, folder_of};
 
+/// What lies beside a log, and is none.
+const BESIDE: [&[u8]; 5] = [b".checkpoint", b".head", b".key", b".seal", b".seed-"];
+
 /// Entries of a folder that are looked at.
 const ENTRIES: usize = 10_000;
 
@@ -61,7 +64,8 @@ pub(super) fn last_moved(log: &Path, moved: Option<Identity>, head: Chain) -> Re
 fn candidate(entry: &DirEntry, log: &Path, moved: Option<Identity>) -> Option<((bool, i64, i64), PathBuf)> {
     let (name, own) = (entry.file_name(), log.file_name()?);
     let is_moved = moved.is_some_and(|moved| moved.inode == entry.ino());
-    let is_named = name != own && name.as_bytes().starts_with(own.as_bytes());
+    let end = name.as_bytes().strip_prefix(own.as_bytes());
+    let is_named = end.is_some_and(|end| !end.is_empty() && !BESIDE.iter().any(|beside| end.starts_with(beside)));
     if name == own || !(is_moved || is_named) {
         return None;
     }
