@@ -137,3 +137,29 @@ fn a_store_is_replaced_in_the_order_that_survives_a_power_cut() {
     let places = steps.map(|(what, is_it)| traced.position(what, is_it));
     assert!(places.is_sorted(), "{places:?}\n{}", traced.transcript());
 }
+
+/// A checkpoint that names records which a power cut can take would make an honest log look rewritten.
+#[test]
+fn a_log_is_synced_before_a_checkpoint_of_it_leaves() {
+    if !have(&["strace"], true) {
+        return;
+    }
+    let sealed = Sealed::with(&[("A", "1")]);
+    let policy = std::fs::read_to_string(sealed.scene.path("policy.toml")).unwrap();
+    let notes = sealed.scene.path("notes");
+    let sink =
+        format!("[[audit.sinks]]\ncheckpoints = {{ every = 1, to = [\"file:{}\"] }}\nsync = false\n", notes.display());
+    sealed.scene.write("policy.toml", policy.replacen("[[audit.sinks]]\n", &sink, 1).as_bytes());
+    // The note is written in a thread of its own.
+    let run = run_of(VOUCHSAFE.as_ref(), "/usr/bin/true");
+    let traced = trace(&sealed.scene, &["-y", "-s", "4096"], &run, b"");
+    assert_eq!(traced.status.code(), Some(0), "{}", traced.transcript());
+    let steps: [Step; 4] = [
+        ("written down", &|call| call.name == "write" && call.mentions("access.requested")),
+        ("synced", &|call| call.name == "fdatasync" && call.mentions("/log/audit.jsonl>")),
+        ("left", &|call| call.name == "write" && call.mentions("/notes>")),
+        ("fetched", &|call| call.opens("store.age")),
+    ];
+    let places = steps.map(|(what, is_it)| traced.position(what, is_it));
+    assert!(places.is_sorted(), "{places:?}\n{}", traced.transcript());
+}

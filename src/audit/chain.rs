@@ -162,6 +162,8 @@ pub(super) enum Break {
     HeadMissing,
     /// The log ends before the record that the head names, or ends in another one.
     LogBehind,
+    /// The log was moved away, is nowhere to be found, and the machine was started again since.
+    LogGone,
     /// The log belongs to another chain.
     OtherStream,
 }
@@ -174,6 +176,10 @@ impl Break {
             Self::HeadMissing => "the head file was missing; the log's own end is taken",
             Self::LogBehind => {
                 "the log does not hold the last record that was written; records were removed or changed"
+            }
+            Self::LogGone => {
+                "the log was moved away and the machine started again since, so its last record is not known; numbers are \
+                 left out, so that none is used twice"
             }
             Self::OtherStream => "the log belongs to another chain",
         }
@@ -204,6 +210,17 @@ pub(super) fn resume(stored: Stored, log: Option<Chain>, log_is_new: bool) -> (O
         // The writer was killed between the log and the head: what the log has was written.
         (Stored::Chain(head), Some(tail)) if tail.seq > head.seq || tail == head => (Some(tail), None),
         (Stored::Chain(head), Some(_)) => (Some(head), Some(Break::LogBehind)),
+    }
+}
+
+/// More records than are written before the kernel writes a page of the head back, many times over.
+const LEFT_OUT: u64 = 1 << 18;
+
+impl Chain {
+    /// Goes on from here where nobody knows how many records came after it. The hole is a finding; a number, and with it the
+    /// key of a seal, that is used twice would be worse.
+    pub(super) fn leave_out(self) -> Self {
+        Self { seq: self.seq.saturating_add(LEFT_OUT), ..self }
     }
 }
 

@@ -32,6 +32,11 @@ pub enum AuditError {
         /// The log.
         path: PathBuf,
     },
+    /// The log is sealed, and not for the auditor that its sink names.
+    OtherAuditor {
+        /// The log.
+        path: PathBuf,
+    },
     /// The log is sealed, and with what is not there any more.
     SealLost {
         /// The log.
@@ -142,6 +147,9 @@ impl fmt::Display for AuditError {
                 write!(f, "the audit log `{}` has to be sealed, and sealing was never begun", show(path))
             }
             Self::Sealed { path } => write!(f, "the audit log `{}` is sealed already", show(path)),
+            Self::OtherAuditor { path } => {
+                write!(f, "the audit log `{}` is sealed for another auditor than its sink names", show(path))
+            }
             Self::SealLost { path } => {
                 write!(f, "the state of the seals of the audit log `{}` is gone or damaged", show(path))
             }
@@ -200,10 +208,15 @@ impl Cause for AuditError {
                 Some(format!("mv {path} {path}.aside   # then a new one is made; tell the auditor"))
             }
             Self::NotSealed { path } => Some(format!("vouchsafe audit init --auditor RECIPIENT {}", show(path))),
-            Self::Sealed { path } => {
-                let path = show(path);
-                Some(format!("mv {path}.seal {path}.seal.aside   # then `audit init` begins another epoch"))
-            }
+            Self::Sealed { path } => Some(format!(
+                "vouchsafe audit init --new-epoch --auditor RECIPIENT {}   # ends this epoch and begins the next",
+                show(path)
+            )),
+            Self::OtherAuditor { path } => Some(format!(
+                "vouchsafe audit init --new-epoch --auditor RECIPIENT {}   # if the sink is right; who it was: \
+                 vouchsafe audit show --event audit.sealing_begun --json FILE...",
+                show(path)
+            )),
             Self::SealLost { path } => Some(format!(
                 "vouchsafe audit init --auditor RECIPIENT {}   # another epoch, of which `audit verify` tells",
                 show(path)

@@ -56,6 +56,8 @@ words!(
         AuditResumed = "audit.resumed",
         /// Records are sealed from here on, by the keys of another seed. Written by the file sink itself.
         SealingBegun = "audit.sealing_begun",
+        /// The epoch that seals records ends with this one, and the next begins. Written by the file sink itself.
+        SealingEnded = "audit.sealing_ended",
         /// A supervised child has ended.
         ChildExited = "child.exited",
         /// A supervised child is going to be stopped and started with new values. Written before it is.

@@ -1,7 +1,8 @@
 //! The head file beside a log: the lock of its writers, and what the last of them left.
 //!
 //! It is what lets a chain run on when the log was moved away, and what notices a log that was cut. It is overwritten in
-//! place with a line of fixed width and never synced: a log that is ahead of its head is right (`chain::resume`).
+//! place with a line of fixed width and never synced: a log that is ahead of its head is right (`chain::resume`), also one
+//! that was moved away since (`rotated`).
 
 use std::fs::File;
 use std::io;
@@ -15,6 +16,8 @@ use rustix::io::Errno;
 
 use super::chain::{Chain, Digest, Stored, StreamId, push_hex, take_hex};
 use super::error::{AuditError, Problem};
+use super::process::boot_id;
+use super::seal::EpochId;
 
 /// What the last writer left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,23 @@ pub(super) struct Head {
     pub(super) log: Identity,
     /// How long that log then was; 0 where the log was made and nothing was written yet.
     pub(super) bytes: u64,
+    /// The epoch that the record is sealed in, so that a sealed log is known as one when its state is gone.
+    pub(super) epoch: Option<EpochId>,
+    /// The start of the kernel under which this was written.
+    pub(super) boot: Option<Boot>,
+}
+
+/// A start of the kernel. What was written under this one is what was written last: only a power cut, or the like, makes a file
+/// older than its last writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Boot(pub(super) [u8; 8]);
+
+impl Boot {
+    /// This one, if the kernel shows it.
+    pub(super) fn now() -> Option<Self> {
+        let (digits, _) = boot_id()?.split_at_checked(16)?;
+        take_hex::<8>(digits.as_bytes()).map(|(_, bytes)| Self(bytes))
+    }
 }
 
 /// Which file a name stands for.
@@ -135,8 +155,11 @@ pub(super) fn read_foreign(log: &Path) -> Option<Head> {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 const MAGIC: &[u8] = b"vouchsafe-audit-head/1 ";
-/// Magic, stream, number, hash, device, inode, length, check: see docs/spec/audit-record.md, section 7.
-const LINE: usize = MAGIC.len() + 33 + 17 + 65 + 17 + 17 + 17 + 16 + 1;
+/// Magic, stream, number, hash, device, inode, length, epoch, boot, check: see docs/spec/audit-record.md, section 7.
+const LINE: usize = MAGIC.len() + 33 + 17 + 65 + 17 + 17 + 17 + 17 + 17 + 16 + 1;
+const _: () = assert!(LINE < 512, "it fits into a sector");
+/// In the place of an epoch or a boot that is none.
+const NONE: [u8; 8] = [0; 8];
 
 fn render(head: &Head) -> Vec<u8> {
     let mut out = Vec::with_capacity(LINE);
@@ -146,9 +169,11 @@ fn render(head: &Head) -> Vec<u8> {
     push_hex(&mut out, &head.chain.seq.to_be_bytes());
     out.push(b' ');
     push_hex(&mut out, &head.chain.hash.0);
-    for number in [head.log.device, head.log.inode, head.bytes] {
+    let numbers = [head.log.device, head.log.inode, head.bytes].map(u64::to_be_bytes);
+    let names = [head.epoch.map_or(NONE, |epoch| epoch.0), head.boot.map_or(NONE, |boot| boot.0)];
+    for word in numbers.iter().chain(&names) {
         out.push(b' ');
-        push_hex(&mut out, &number.to_be_bytes());
+        push_hex(&mut out, word);
     }
     out.push(b' ');
     let check = Digest::of(&out);
@@ -163,7 +188,10 @@ fn parse(text: &[u8]) -> Option<Head> {
     if Digest::of(checked).0.get(..8) != Some(check.as_slice()) {
         return None;
     }
-    let (rest, bytes) = take_hex::<8>(checked.strip_suffix(b" ")?)?;
+    let named = |bytes: [u8; 8]| (bytes != NONE).then_some(bytes);
+    let (rest, boot) = take_hex::<8>(checked.strip_suffix(b" ")?)?;
+    let (rest, epoch) = take_hex::<8>(rest.strip_suffix(b" ")?)?;
+    let (rest, bytes) = take_hex::<8>(rest.strip_suffix(b" ")?)?;
     let (rest, inode) = take_hex::<8>(rest.strip_suffix(b" ")?)?;
     let (rest, device) = take_hex::<8>(rest.strip_suffix(b" ")?)?;
     let (rest, hash) = take_hex::<32>(rest.strip_suffix(b" ")?)?;
@@ -173,6 +201,8 @@ fn parse(text: &[u8]) -> Option<Head> {
         chain: Chain { stream: StreamId(stream), seq: u64::from_be_bytes(seq), hash: Digest(hash) },
         log: Identity { device: u64::from_be_bytes(device), inode: u64::from_be_bytes(inode) },
         bytes: u64::from_be_bytes(bytes),
+        epoch: named(epoch).map(EpochId),
+        boot: named(boot).map(Boot),
     })
 }
 
@@ -254,10 +284,13 @@ mod tests {
     #[test]
     fn a_head_with_any_byte_changed_is_none() {
         let chain = Chain { stream: StreamId([3; 16]), seq: 77, hash: Digest([9; 32]) };
-        let head = Head { chain, log: Identity { device: 1, inode: u64::MAX }, bytes: 5 };
+        let log = Identity { device: 1, inode: u64::MAX };
+        let head = Head { chain, log, bytes: 5, epoch: Some(EpochId([6; 8])), boot: None };
         let text = render(&head);
         assert_eq!(text.len(), LINE);
         assert_eq!(parse(&text), Some(head));
+        let other = Head { epoch: None, boot: Boot::now(), ..head };
+        assert_eq!(parse(&render(&other)), Some(other));
         for at in 0..text.len() {
             let mut text = text.clone();
             text[at] ^= 1;

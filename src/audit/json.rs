@@ -1,7 +1,9 @@
 //! JSON of printable ASCII: whatever else a text holds is written as a `\u` escape, so no name can forge a line or move a
 //! terminal's cursor. Serialised straight into one buffer; no tree of values is built.
 
+use std::fmt::Write as _;
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 use serde_json::ser::{CharEscape, Formatter};
@@ -90,4 +92,14 @@ impl Formatter for PrintableAscii {
         };
         write!(writer, "\\u{control:04x}")
     }
+}
+
+/// RFC 3339, UTC, always six digits after the second. A clock outside the years 1970 to 9999 is written as 1970.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let mut out = String::with_capacity(27);
+    let time = time.max(UNIX_EPOCH);
+    if write!(out, "{}", humantime::format_rfc3339_micros(time)).is_err() {
+        out = "1970-01-01T00:00:00.000000Z".to_owned();
+    }
+    out
 }

@@ -8,7 +8,8 @@
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten; `checkpoint`: what
 //!   leaves the host, and `sending`: to parameters, and when asked to;
-//! - `sinks`: where the lines go: `sink_file` with `head`, `sink_stream`, and then [`mirror`] with `syslog` and `socket`;
+//! - `sinks`: where the lines go: `sink_file` with `head` and `rotated`, `sink_stream`, and then [`mirror`] with `syslog` and
+//!   `socket`;
 //! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
 //!
@@ -28,6 +29,7 @@ pub mod mirror;
 mod process;
 pub mod read;
 mod record;
+mod rotated;
 mod seal;
 mod sending;
 mod sink_file;
@@ -74,6 +76,13 @@ pub struct Context {
     pub policy_digest: String,
     /// The command that would receive the secrets.
     pub command: Option<CommandNote>,
+}
+
+impl Context {
+    /// Of what goes by no policy, and starts nothing.
+    fn of(actor: Actor) -> Self {
+        Self { actor, environment: None, service: None, policy_digest: String::new(), command: None }
+    }
 }
 
 /// What a record says of a command. Arguments may hold secrets, so they are only counted.
@@ -457,13 +466,30 @@ fn ended(pid: u32, end: End) -> (Outcome, Detail) {
     (outcome, Detail::Child { pid, status, signal })
 }
 
-/// Begins the seals of a log, from its next record on: the seed goes to `out`, or beside the log, encrypted to `auditor`, and is
-/// kept nowhere else. Makes the log where there is none.
+/// Begins the seals of a log, from its next record on, and writes that record: the seed goes to `out`, or beside the log,
+/// encrypted to `auditor`, and is kept nowhere else. Makes the log where there is none.
 ///
 /// # Errors
 /// It is sealed already; the recipient is none; a file cannot be written.
-pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>) -> Result<Begun, AuditError> {
-    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.seal(auditor, out)
+pub fn seal_log(log: &str, auditor: &str, out: Option<&Path>, by: Actor) -> Result<Begun, AuditError> {
+    let (context, access) = (Context::of(by), new_access()?);
+    let author = Author { context: &context, access: access.as_str() };
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.seal(&author, auditor, out)
+}
+
+/// Ends the epoch of a sealed log with a record that names the next one, and begins that, for this auditor or another.
+///
+/// # Errors
+/// It is not sealed, or its state is lost; the recipient is none; a file cannot be written.
+pub fn seal_anew(log: &str, auditor: &str, out: Option<&Path>, by: Actor) -> Result<Begun, AuditError> {
+    // A mistyped path makes no log. One that was just moved away has its head.
+    let path = Path::new(log);
+    if [path, &head::HeadFile::path_of(path)].iter().all(|path| std::fs::symlink_metadata(path).is_err()) {
+        return Err(AuditError::NotSealed { path: path.to_owned() });
+    }
+    let (context, access) = (Context::of(by), new_access()?);
+    let author = Author { context: &context, access: access.as_str() };
+    FileSink::open(log, true, &Evidence::default(), Assurance::File)?.change_epoch(&author, auditor, out)
 }
 
 /// The signed checkpoint of where a log stands now, and the key that others verify it with. A log that rests is anchored by it.

@@ -41,13 +41,22 @@ impl ProcessIdentity {
     /// Where processes that are seen from here are, without any one of them.
     #[must_use]
     pub fn here() -> Self {
-        let boot_id = read("/proc/sys/kernel/random/boot_id").map(|text| text.trim().replace('-', ""));
         Self {
-            boot_id: boot_id.filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())),
+            boot_id: boot_id().map(str::to_owned),
             pid_namespace: std::fs::read_link("/proc/self/ns/pid").ok().and_then(|link| inode(&link.to_string_lossy())),
             start_ticks: None,
         }
     }
+}
+
+/// This start of the kernel, asked for once.
+pub(super) fn boot_id() -> Option<&'static str> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let id = read("/proc/sys/kernel/random/boot_id")?.trim().replace('-', "");
+        (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+    };
+    BOOT.get_or_init(ask).as_deref()
 }
 
 /// `pid:[4026531836]`.

@@ -3,14 +3,14 @@
 //! Every text has a limit after escaping, and what is longer is cut with a mark that says so; the limits are such that a
 //! line of 4,096 bytes can hold everything that is not a list, and any one entry of a list.
 
-use std::fmt::Write as _;
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::chain::{OPENING, SEAL_MAX, TAIL_MAX};
 use super::event::{Assurance, Event, Outcome};
+pub(super) use super::json::rfc3339;
 use super::json::{Cut, write_json, write_members};
 use super::{Actor, Context, SecretNote};
 use crate::name::EnvironmentName;
@@ -44,6 +44,8 @@ pub(super) enum Detail {
     Epoch {
         id: String,
         first: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        auditor: Option<String>,
     },
     Expected {
         seq: u64,
@@ -187,7 +189,7 @@ impl<'a> SecretEntry<'a> {
     }
 }
 
-/// No checked item name is longer, escaped: 1,011 bytes are at most 505 characters of six.
+/// No checked item name is longer, escaped: 505 characters of six.
 const ITEM_MAX: usize = 3072;
 
 /// Of the actor's groups, this many are written down.
@@ -195,7 +197,9 @@ const GROUPS_MAX: usize = 64;
 
 /// A record that wants to be sealed: what it says as text, and its lists.
 pub(super) struct Draft<'a> {
-    /// `,"time":...,"access":...,"event":...`: in every part.
+    /// When it was made.
+    time: SystemTime,
+    /// `,"access":...,"event":...`: in every part, after the time.
     brief: Vec<u8>,
     /// All else that is no list: in the first part.
     full: Vec<u8>,
@@ -205,7 +209,7 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn new(author: &Author<'_>, statement: Statement<'_>, lists: &'a Lists, now: SystemTime) -> Self {
         let mut brief = Vec::with_capacity(128);
-        write_members(&mut brief, &Brief { time: &rfc3339(now), access: author.access, event: statement.event });
+        write_members(&mut brief, &Brief { access: author.access, event: statement.event });
         let mut full = Vec::with_capacity(512);
         let Context { actor, environment, service, policy_digest, command } = author.context;
         write_members(
@@ -227,25 +231,32 @@ impl<'a> Draft<'a> {
         if let Some(detail) = statement.detail {
             write_members(&mut full, detail);
         }
-        Self { brief, full, lists }
+        Self { time: now, brief, full, lists }
     }
 
-    /// The record as one line, however long, not yet sealed.
-    pub(super) fn line(&self, assurance: Assurance, out: &mut Vec<u8>) {
+    /// Says this too.
+    pub(super) fn also(&mut self, detail: &Detail) {
+        write_members(&mut self.full, detail);
+    }
+
+    /// The record as one line, however long, not yet sealed, of a sink that accepts it `now`.
+    pub(super) fn line(&self, assurance: Assurance, now: SystemTime, out: &mut Vec<u8>) {
+        // Its copies in several sinks are told by one time, and no clock goes back because one of them was waited for.
+        let time = if now.duration_since(self.time).is_ok_and(|waited| waited <= WAITED) { self.time } else { now };
         out.reserve(self.bound());
-        self.part(assurance, 0..self.lists.entries.len(), true, out);
+        self.part_at(assurance, time, 0..self.lists.entries.len(), true, out);
     }
 
     /// At most how long the record is as one line.
     pub(super) fn bound(&self) -> usize {
         let lists = self.lists.bytes.len() + 16 * self.lists.entries.len();
-        OPENING.len() + 64 + self.brief.len() + self.full.len() + lists + TAIL_MAX + SEAL_MAX + 2
+        OPENING.len() + 64 + TIME_MAX + self.brief.len() + self.full.len() + lists + TAIL_MAX + SEAL_MAX + 2
     }
 
     /// How the lists fall into lines of at most `limit` bytes; `None` if something does not fit into any.
     pub(super) fn divide(&self, assurance: Assurance, limit: usize) -> Option<Vec<Range<usize>>> {
         let opening = OPENING.len() + ",\"assurance\":\"\"".len() + assurance.word().len();
-        let room = limit.checked_sub(opening + self.brief.len() + PARTS_MAX + TAIL_MAX + 1)?;
+        let room = limit.checked_sub(opening + TIME_MAX + self.brief.len() + PARTS_MAX + TAIL_MAX + 1)?;
         let mut left = room.checked_sub(self.full.len())?;
         let mut parts = Vec::new();
         let (mut start, mut last) = (0, None);
@@ -264,9 +275,15 @@ impl<'a> Draft<'a> {
 
     /// One part of the record, not yet sealed.
     pub(super) fn part(&self, assurance: Assurance, entries: Range<usize>, first: bool, out: &mut Vec<u8>) {
+        self.part_at(assurance, self.time, entries, first, out);
+    }
+
+    fn part_at(&self, assurance: Assurance, time: SystemTime, entries: Range<usize>, first: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(OPENING.as_bytes());
         out.extend_from_slice(b",\"assurance\":\"");
         out.extend_from_slice(assurance.word().as_bytes());
+        out.extend_from_slice(b"\",\"time\":\"");
+        out.extend_from_slice(rfc3339(time).as_bytes());
         out.push(b'"');
         out.extend_from_slice(&self.brief);
         if first {
@@ -295,9 +312,14 @@ pub(super) fn number_part(out: &mut Vec<u8>, record: u64, part: usize, parts: us
 
 const PARTS_MAX: usize = ",\"record\":,\"part\":,\"parts\":".len() + 3 * 20;
 
+/// Less than `verify` takes for a clock that was set back.
+const WAITED: Duration = Duration::from_secs(4);
+
+/// The member `time`: what [`rfc3339`] makes is always as long.
+const TIME_MAX: usize = ",\"time\":\"\"".len() + 27;
+
 #[derive(Serialize)]
 struct Brief<'a> {
-    time: &'a str,
     access: &'a str,
     event: Event,
 }
@@ -376,14 +398,4 @@ struct CommandEntry<'a> {
     arguments: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed: Option<bool>,
-}
-
-/// RFC 3339, UTC, always six digits after the second. A clock outside the years 1970 to 9999 is written as 1970.
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    let mut out = String::with_capacity(27);
-    let time = time.max(UNIX_EPOCH);
-    if write!(out, "{}", humantime::format_rfc3339_micros(time)).is_err() {
-        out = "1970-01-01T00:00:00.000000Z".to_owned();
-    }
-    out
 }

@@ -1,18 +1,21 @@
 //! `vouchsafe audit init`: what the auditor gets from the host of a log: the seed of its seals.
 
 use crate::audit;
+use crate::caller;
 use crate::cli;
 use crate::error::Error;
 use crate::name::show;
 use crate::output;
 
-/// Begins the seals of a log.
+/// Begins the seals of a log, or their next epoch.
 ///
 /// # Errors
-/// It is sealed already; the recipient is none; a file cannot be written.
+/// It is sealed already, or, where a new epoch is wanted, is not; the recipient is none; a file cannot be written.
 pub(super) fn init(options: &cli::AuditInit) -> Result<(), Error> {
     let log = options.log.to_str().ok_or_else(|| cli::UsageError::new("the path of a log is UTF-8", None))?;
-    let begun = audit::seal_log(log, &options.auditor, options.seed.as_deref())?;
+    let begin = if options.new_epoch { audit::seal_anew } else { audit::seal_log };
+    let by = audit::Actor::of_this_process(&caller::of_this_process(false));
+    let begun = begin(log, &options.auditor, options.seed.as_deref(), by)?;
     let (seed, log) = (show(&begun.seed), show(&options.log));
     let anew = if begun.anew { ", anew: `audit verify` tells that the state was lost" } else { "" };
     let mut text = format!(

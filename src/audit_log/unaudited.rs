@@ -73,7 +73,7 @@ pub const UNAUDITED: &[Unaudited] = &[
     row("agent status", "", "numbers, policies and stores of the agent, and no secret"),
     row("agent flush", NO_AGENT, "nothing is forgotten"),
     row("audit", "--unaudited", "prints what is the same everywhere"),
-    row("audit init", "", "opens no store; with its next record the log itself says audit.sealing_begun"),
+    row("audit init", "the log is sealed already, or cannot be", "opens no store; what begins or ends has its record"),
     row("audit verify", "", LOGS),
     row("audit show", "", LOGS),
     row("audit who-has", "", LOGS),

@@ -48,6 +48,10 @@ pub struct AuditInit {
     /// The auditor's age recipient (age1...), to whom the seed is encrypted.
     #[arg(long, value_name = "RECIPIENT", value_parser = quiet_recipient)]
     pub auditor: String,
+    /// The log is sealed already: end this epoch with a record that names the next one, and begin that. For another auditor,
+    /// or another key of his.
+    #[arg(long)]
+    pub new_epoch: bool,
     /// Where the seed goes; it must not be there yet. Default: beside the log.
     #[arg(long, value_name = "FILE")]
     pub seed: Option<PathBuf>,

@@ -415,7 +415,7 @@ fn the_checkpoint_of_now_is_sent_everywhere() {
     let send = |status| host.scene.verb(&["audit", "checkpoint", "--send"]).expect_status(status);
     let notes = || std::fs::read_to_string(host.scene.path("elsewhere/notes")).unwrap_or_default();
     assert!(send(0).out().contains("audit.jsonl: the checkpoint of now went to file:"));
-    assert_eq!(notes().lines().nth(1), Some("11"), "{}", notes());
+    assert_eq!(notes().trim_start().lines().nth(1), Some("11"), "{}", notes());
     assert_eq!(host.lines().len(), 11, "one that arrives is no record");
     // Of a log that rests, again.
     send(0);

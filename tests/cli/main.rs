@@ -19,6 +19,7 @@ mod agent_scene;
 mod agent_supervise;
 mod audit;
 mod audit_attacks;
+mod audit_seals;
 mod aws;
 mod bad_input;
 mod commands;

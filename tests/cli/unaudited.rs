@@ -40,6 +40,7 @@ const OTHER_AGENT: &str = "the agent that it goes by is not there, does not answ
 const REKEY: &str = "what is asked for is refused, such as removing who is still named";
 const UNSTARTED: &str = "it does not start, and not for a policy that it refuses";
 const CHECKPOINT: &str = "it is printed, or arrives, or there is no log or no sink for it";
+const UNSEALED: &str = "the log is sealed already, or cannot be";
 const NO_AGENT: &str = "the agent is not there or does not answer";
 const RELEASED: Left = Records("access.requested allowed, access.released succeeded");
 const UNFETCHED: Left = Records("access.requested allowed, access.failed failed");
@@ -282,8 +283,8 @@ const CELLS: &[Cell] = &[
     ),
     ("remove", Usage, "remove --policy policy.toml NO", "", 2, Row("remove", NAME)),
     // Last: the log has seals from here on.
-    ("audit init", Done, "audit init --auditor RECIPIENT audit.jsonl", "", 0, Row("audit init", "")),
-    ("audit init", Failed, "audit init --auditor RECIPIENT audit.jsonl", "", 123, Row("audit init", "")),
+    ("audit init", Done, "audit init --auditor RECIPIENT audit.jsonl", "", 0, Records("audit.sealing_begun succeeded")),
+    ("audit init", Failed, "audit init --auditor RECIPIENT audit.jsonl", "", 123, Row("audit init", UNSEALED)),
     ("audit init", Usage, "audit init audit.jsonl", "", 2, WRONG),
 ];
 

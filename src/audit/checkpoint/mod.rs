@@ -86,6 +86,11 @@ impl Anchoring {
         self.deliverer.deliver(note, self.rules.to.clone());
     }
 
+    /// What failed could not be written down.
+    pub(super) fn tell_later(&mut self, failures: Vec<String>) {
+        self.failures = failures;
+    }
+
     /// What failed since this was asked last.
     pub(super) fn failures(&mut self) -> Vec<String> {
         let mut failures = std::mem::take(&mut self.failures);

@@ -20,6 +20,9 @@ pub(super) const LINE_MARK: &str = "vouchsafe-checkpoint/1 ";
 /// What each signature line begins with: an em dash and a space.
 const SIGNATURE: &str = "\u{2014} ";
 
+/// The id of the key, and Ed25519's 64 bytes.
+const SIGNATURE_LENGTH: usize = 4 + 64;
+
 impl Checkpoint {
     /// The signed note.
     pub(in crate::audit) fn sign(&self, signer: &Signer) -> String {
@@ -123,7 +126,9 @@ pub(in crate::audit) fn open_all(text: &str, key: &VerifierKey) -> Opened {
 
 fn one(text: &str, signature: &str, key: &VerifierKey, opened: &mut Opened) {
     let Some((name, signature)) = signature.split_once(' ').filter(|(name, _)| *name == key.name()) else { return };
-    let signature = STANDARD.decode(signature).ok().filter(|bytes| bytes.starts_with(&key.id()));
+    // One that was torn is none.
+    let is_whole = |bytes: &Vec<u8>| bytes.len() == SIGNATURE_LENGTH && bytes.starts_with(&key.id());
+    let signature = STANDARD.decode(signature).ok().filter(is_whole);
     let Some(signature) = signature else { return };
     let is_good = signature.get(4..).is_some_and(|signature| key.verifies(text.as_bytes(), signature));
     // The key is this log's alone, so what it signs is about this log.

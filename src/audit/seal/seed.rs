@@ -25,32 +25,53 @@ pub(in crate::audit) struct Seed {
     pub(in crate::audit) key: EpochKey,
 }
 
+/// Why an epoch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::audit) enum Beginning {
+    /// The log was not sealed before.
+    Init,
+    /// The state of the epoch before is lost.
+    Lost,
+    /// The epoch before was ended.
+    Next,
+}
+
+impl Beginning {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Lost => "lost",
+            Self::Next => "next",
+        }
+    }
+}
+
 /// No seed is longer.
 pub(in crate::audit) const LARGEST: u64 = 64 * 1024;
 
 const MAGIC: &str = "vouchsafe-audit-seed/1";
 
 impl Seed {
-    /// The seed as the auditor gets it: an armored age file. `lost`: it begins anew what was lost.
+    /// The seed as the auditor gets it: an armored age file.
     ///
     /// # Errors
     /// The recipient is none.
-    pub(in crate::audit) fn encrypt(&self, auditor: &str, lost: bool) -> Result<Vec<u8>, AuditError> {
+    pub(in crate::audit) fn encrypt(&self, auditor: &str, why: Beginning) -> Result<Vec<u8>, AuditError> {
         let recipient = parse_recipient(auditor).map_err(AuditError::Auditor)?;
-        let text = self.render(lost);
+        let text = self.render(why);
         sealed::encrypt(&text, [&*recipient.recipient as &dyn age::Recipient]).map_err(|error| match error {
             SealedErrorKind::Encrypt(why) => AuditError::Auditor(why),
             _ => AuditError::Auditor("nothing could be encrypted to it"),
         })
     }
 
-    pub(in crate::audit) fn render(&self, lost: bool) -> Secret {
+    pub(in crate::audit) fn render(&self, why: Beginning) -> Secret {
         // Longer than it gets: a buffer that grows leaves its key behind.
         let mut text = String::with_capacity(1024);
         let mut hex = Zeroizing::new(Vec::with_capacity(64));
         let host = rustix::system::uname();
         let host = crate::name::escape(&host.nodename().to_string_lossy());
-        let begins = if lost { "lost" } else { "init" };
+        let begins = why.word();
         let (epoch, time) = (self.key.id().hex(), rfc3339(SystemTime::now()));
         push_hex(&mut hex, &self.stream.0);
         // Writing into a `String` cannot fail.
@@ -122,13 +143,13 @@ mod tests {
 
     #[test]
     fn a_seed_is_read_as_it_was_written() {
-        let read = Seed::parse(&seed().render(false)).unwrap();
+        let read = Seed::parse(&seed().render(Beginning::Init)).unwrap();
         assert_eq!((read.stream, read.first, read.key.expose()), (seed().stream, 12, seed().key.expose()));
     }
 
     #[test]
     fn a_seed_that_lacks_anything_or_does_not_fit_its_name_is_none() {
-        let text = String::from_utf8(seed().render(true).expose().to_vec()).unwrap();
+        let text = String::from_utf8(seed().render(Beginning::Lost).expose().to_vec()).unwrap();
         for line in ["epoch ", "stream ", "first ", "key ", MAGIC] {
             let less: String =
                 text.lines().filter(|one| !one.starts_with(line)).map(|one| format!("{one}\n")).collect();
@@ -143,6 +164,6 @@ mod tests {
 
     #[test]
     fn what_is_no_recipient_gets_nothing() {
-        assert!(matches!(seed().encrypt("age1nonsense", false), Err(AuditError::Auditor(_))));
+        assert!(matches!(seed().encrypt("age1nonsense", Beginning::Init), Err(AuditError::Auditor(_))));
     }
 }

@@ -16,6 +16,11 @@ use crate::audit::chain::{Chain, Digest, StreamId, push_hex, take_hex};
 use crate::audit::error::AuditError;
 use crate::audit::head::{Making, open_checked_as};
 
+/// Whom the seed was encrypted to: SHA-256 of the recipient.
+pub(in crate::audit) fn digest_of(auditor: &str) -> Digest {
+    Digest::of(auditor.as_bytes())
+}
+
 /// How sealing stands after the last record.
 pub(in crate::audit) struct State {
     pub(in crate::audit) epoch: EpochId,
@@ -25,6 +30,8 @@ pub(in crate::audit) struct State {
     pub(in crate::audit) chain: Chain,
     /// For the record after that.
     pub(in crate::audit) key: EpochKey,
+    /// Who has the seed: [`digest_of`] the recipient.
+    pub(in crate::audit) auditor: Digest,
 }
 
 impl State {
@@ -136,21 +143,22 @@ impl StateFile {
 }
 
 const MAGIC: &[u8] = b"vouchsafe-audit-seal/1 ";
-/// Magic, epoch, first number, stream, number, hash, key, check.
-const LINE: usize = MAGIC.len() + 17 + 17 + 33 + 17 + 65 + 65 + 16 + 1;
+/// Magic, epoch, first number, stream, number, hash, key, auditor, check.
+const LINE: usize = MAGIC.len() + 17 + 17 + 33 + 17 + 65 + 65 + 65 + 16 + 1;
 const _: () = assert!(LINE < 512, "it fits into a sector");
 
 fn render(state: &State) -> Zeroizing<Vec<u8>> {
     // As long as it gets: a buffer that grows leaves its key behind.
     let mut out = Zeroizing::new(Vec::with_capacity(LINE));
     out.extend_from_slice(MAGIC);
-    let words: [&[u8]; 6] = [
+    let words: [&[u8]; 7] = [
         &state.epoch.0,
         &state.first.to_be_bytes(),
         &state.chain.stream.0,
         &state.chain.seq.to_be_bytes(),
         &state.chain.hash.0,
         state.key.expose(),
+        &state.auditor.0,
     ];
     for word in words {
         push_hex(&mut out, word);
@@ -167,7 +175,8 @@ fn parse(text: &[u8]) -> Option<State> {
     if Digest::of(checked).0.get(..8) != Some(check.as_slice()) {
         return None;
     }
-    let (rest, key) = take_hex::<32>(checked.strip_suffix(b" ")?)?;
+    let (rest, auditor) = take_hex::<32>(checked.strip_suffix(b" ")?)?;
+    let (rest, key) = take_hex::<32>(rest.strip_suffix(b" ")?)?;
     let key = EpochKey::from_bytes(key);
     let (rest, hash) = take_hex::<32>(rest.strip_suffix(b" ")?)?;
     let (rest, seq) = take_hex::<8>(rest.strip_suffix(b" ")?)?;
@@ -179,6 +188,7 @@ fn parse(text: &[u8]) -> Option<State> {
         first: u64::from_be_bytes(first),
         chain: Chain { stream: StreamId(stream), seq: u64::from_be_bytes(seq), hash: Digest(hash) },
         key,
+        auditor: Digest(auditor),
     })
 }
 
@@ -189,7 +199,7 @@ mod tests {
     fn state(seq: u64) -> State {
         let key = EpochKey::from_bytes([7; 32]);
         let chain = Chain { stream: StreamId([3; 16]), seq, hash: Digest([9; 32]) };
-        State { epoch: key.id(), first: 5, chain, key }
+        State { epoch: key.id(), first: 5, chain, key, auditor: digest_of("age1x") }
     }
 
     #[test]
@@ -198,7 +208,7 @@ mod tests {
         assert_eq!(text.len(), LINE);
         let read = parse(&text).unwrap();
         assert_eq!((read.epoch, read.first, read.chain), (state(77).epoch, 5, state(77).chain));
-        assert_eq!(read.key.expose(), state(77).key.expose());
+        assert_eq!((read.key.expose(), read.auditor), (state(77).key.expose(), digest_of("age1x")));
         for at in 0..text.len() {
             let mut text = text.clone();
             text[at] ^= 1;

@@ -133,10 +133,10 @@ fn a_clock_that_was_set_back_is_counted_and_with_checkpoints_a_finding() {
     let statement = Statement { event: Event::AccessDenied, outcome: Outcome::Denied, reason: None, detail: None };
     let mut file =
         FileSink::open(folder.log().to_str().unwrap(), false, &Evidence::default(), Assurance::File).unwrap();
-    let now = SystemTime::now();
-    // A little is the wait for the lock; an hour is not; and from there it goes on.
+    // A little is a clock that is adjusted; an hour is not; and from there it goes on.
     for back in [4, 3600, 3599] {
-        let draft = Draft::new(&author, statement, &lists, now - Duration::from_secs(back));
+        file.set_back = Duration::from_secs(back);
+        let draft = Draft::new(&author, statement, &lists, SystemTime::now());
         file.write(&author, &[draft]).unwrap();
     }
     assert_eq!(assert_state(&[&folder.log()], State::Intact).clock_steps, 1);
@@ -231,4 +231,45 @@ fn the_agent_delivers_beside_its_accesses() {
         std::thread::yield_now();
     }
     assert_eq!(against(&folder, &[folder.log()], &out, Start::Beginning), (State::Intact, vec![]));
+}
+
+/// Nothing that is said of checkpoints is worth an access: its own record is in the log.
+#[test]
+fn what_cannot_even_be_written_down_refuses_no_access_and_is_said_later() {
+    let folder = Folder::new();
+    // It breaks the log, and fails.
+    let program = folder.0.join("anchor");
+    let log = folder.log();
+    let script = format!("#!/bin/sh\nmv '{0}' '{0}.moved' && mkdir '{0}'\nexit 3\n", log.display());
+    put(&program, script.as_bytes());
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut auditor = anchored(&folder, 100, vec![Anchor::Command(program)]);
+    auditor.record(Event::SecretListed, Outcome::Succeeded, None, &[note("A")]).unwrap();
+    assert!(log.is_dir());
+    // The next access needs the log.
+    assert!(auditor.record(Event::SecretListed, Outcome::Succeeded, None, &[note("A")]).is_err());
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(folder.0.join("audit.jsonl.moved"), &log).unwrap();
+    write(&mut auditor, 1);
+    let lines = lines(&log);
+    assert_eq!(lines.len(), 3);
+    assert!(lines[2].contains("audit.checkpoint_failed") && lines[2].contains("status 3"), "{}", lines[2]);
+    assert_state(&[&log], State::Intact);
+}
+
+/// Not when its writer began to wait for another sink.
+#[test]
+fn a_record_that_waited_for_another_sink_sets_no_clock_back() {
+    let folder = Folder::new();
+    let context = context();
+    let author = Author { context: &context, access: "0123456789abcdef" };
+    let lists = Lists::default();
+    let statement = Statement { event: Event::AccessDenied, outcome: Outcome::Denied, reason: None, detail: None };
+    let slow = Draft::new(&author, statement, &lists, SystemTime::now() - Duration::from_secs(3600));
+    let quick = Draft::new(&author, statement, &lists, SystemTime::now());
+    let log = folder.log();
+    let mut file = FileSink::open(log.to_str().unwrap(), false, &Evidence::default(), Assurance::File).unwrap();
+    file.write(&author, &[quick]).unwrap();
+    file.write(&author, &[slow]).unwrap();
+    assert_eq!(assert_state(&[&log], State::Intact).clock_steps, 0);
 }

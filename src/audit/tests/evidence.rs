@@ -4,7 +4,7 @@ use super::sealing::Auditing;
 use super::*;
 use crate::audit::chain::{Chain, StreamId, whole_record};
 use crate::audit::seal::EpochKey;
-use crate::audit::seal::seed::Seed;
+use crate::audit::seal::seed::{Beginning, Seed};
 use crate::audit::verify::FindingKind;
 
 /// The lines as a perfect chain that goes on from `chain`, each as `edit` would like it, sealed by `key` and those after it.
@@ -38,7 +38,7 @@ fn join(lines: &[String]) -> Vec<u8> {
 /// A seed by somebody who has the auditor's recipient, which is public.
 fn seed(auditing: &mut Auditing, stream: StreamId, first: u64, key: EpochKey) {
     let path = auditing.folder.0.join(format!("seed-{}", auditing.seeds.len()));
-    put(&path, Seed { stream, first, key }.render(false).expose());
+    put(&path, Seed { stream, first, key }.render(Beginning::Init).expose());
     auditing.seeds.push(path);
 }
 
@@ -209,10 +209,10 @@ fn a_later_seed_alone_says_that_an_earlier_one_is_missing() {
     assert_eq!(kinds(&auditing.report(&[auditing.log()])), [FindingKind::SeedMissing { seq: 1 }]);
     // And a seed by a writer that had lost its state says so itself.
     let path = auditing.seeds[0].clone();
-    put(&path, Seed { stream: last.stream, first: 5, key: key(7) }.render(true).expose());
+    put(&path, Seed { stream: last.stream, first: 5, key: key(7) }.render(Beginning::Lost).expose());
     let mut all = forged(&old[1..], Chain::begin(last.stream), None, as_is);
     let last = whole_record(all.split(|byte| *byte == b'\n').nth(2).unwrap()).unwrap().chain;
-    put(&path, Seed { stream: last.stream, first: 4, key: key(7) }.render(true).expose());
+    put(&path, Seed { stream: last.stream, first: 4, key: key(7) }.render(Beginning::Lost).expose());
     all.extend(forged(&old[..2], last, Some(key(7)), as_is));
     put(&auditing.log(), &all);
     assert_eq!(kinds(&auditing.report(&[auditing.log()])), [FindingKind::NewEpoch { seq: 4 }]);
@@ -246,8 +246,13 @@ fn an_epoch_that_begins_unsealed_or_has_no_name_excuses_nothing() {
 #[test]
 fn two_seeds_of_one_first_record_say_the_same_in_any_order() {
     let mut auditing = Auditing::new();
+    drop(auditing.folder.auditor());
+    let head = auditing.folder.0.join("audit.jsonl.head");
+    let before = read(&head);
     auditing.init().unwrap();
     std::fs::remove_file(auditing.state_file()).unwrap();
+    put(&auditing.log(), b"");
+    put(&head, &before);
     auditing.init().unwrap();
     write(&mut auditing.folder.auditor(), 4);
     for _ in 0..2 {

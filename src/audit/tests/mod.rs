@@ -1,12 +1,14 @@
 //! Logs on real files, in folders of their own.
 
 mod anchoring;
+mod epochs;
 mod evidence;
 mod file;
 mod hostile;
 mod journal;
 mod mirrors;
 mod performance;
+mod rotated;
 mod schema;
 mod sealing;
 pub(super) mod stream;

@@ -53,7 +53,7 @@ fn evidence_costs() {
     let statement = Statement { event: Event::AccessReleased, outcome: Outcome::Succeeded, reason: None, detail: None };
     let draft = || Draft::new(&author, statement, &lists, SystemTime::now());
     let mut line = Vec::new();
-    draft().line(Assurance::Agent, &mut line);
+    draft().line(Assurance::Agent, SystemTime::now(), &mut line);
     let bare = line.len();
     let chain = chain::Chain::begin(sink_file::new_stream().unwrap());
     let mut key = seal::EpochKey::from_bytes([7; 32]);
@@ -114,14 +114,14 @@ fn a_million_sealed_records_are_verified() {
     let mut chain = chain::Chain::begin(sink_file::new_stream().unwrap());
     let key = || seal::EpochKey::from_bytes([7; 32]);
     let seed = seal::seed::Seed { stream: chain.stream, first: 1, key: key() };
-    put(&folder.0.join("seed"), seed.render(false).expose());
+    put(&folder.0.join("seed"), seed.render(seal::seed::Beginning::Init).expose());
     let mut notes = String::new();
     let signer = checkpoint::key::Signer::of_seed("host/audit", &[7; 32]).unwrap();
     let mut log = std::io::BufWriter::new(File::create(folder.log()).unwrap());
     let (mut line, mut next) = (Vec::new(), key());
     for index in 1..=1_000_000 {
         line.clear();
-        draft.line(Assurance::Agent, &mut line);
+        draft.line(Assurance::Agent, SystemTime::now(), &mut line);
         chain = chain.seal_by(&mut line, 0, Some(&next.record_key()));
         next = next.next();
         log.write_all(&line).unwrap();
@@ -157,7 +157,7 @@ fn a_million_records_are_verified() {
     let mut line = Vec::new();
     for _ in 0..1_000_000 {
         line.clear();
-        draft.line(Assurance::File, &mut line);
+        draft.line(Assurance::File, SystemTime::now(), &mut line);
         chain = chain.seal(&mut line, 0);
         log.write_all(&line).unwrap();
     }
@@ -190,7 +190,11 @@ fn a_million_records_are_searched() {
         {
             line.clear();
             let statement = Statement { event, outcome, reason: None, detail: None };
-            Draft::new(&author, statement, &lists, SystemTime::now()).line(Assurance::File, &mut line);
+            Draft::new(&author, statement, &lists, SystemTime::now()).line(
+                Assurance::File,
+                SystemTime::now(),
+                &mut line,
+            );
             chain = chain.seal(&mut line, 0);
             log.write_all(&line).unwrap();
         }

@@ -32,7 +32,7 @@ fn text_lines(bytes: &[u8]) -> Vec<String> {
 fn every_event_fits_the_schema_and_is_in_the_spec() {
     let folder = Folder::new();
     let mut auditor = folder.auditor();
-    let own = [Event::Quarantined, Event::Discontinuity, Event::SealingBegun, Event::ChildExited];
+    let own = [Event::Quarantined, Event::Discontinuity, Event::SealingBegun, Event::SealingEnded, Event::ChildExited];
     for event in Event::ALL.iter().filter(|event| !own.contains(event)) {
         auditor.note_request_ids(["0b7c".to_owned()]);
         auditor.record(*event, Outcome::Succeeded, Some("why"), &[note("A")]).unwrap();
@@ -49,6 +49,11 @@ fn every_event_fits_the_schema_and_is_in_the_spec() {
     put(&folder.log(), &log);
     std::fs::remove_file(folder.0.join("audit.jsonl.head")).unwrap();
     sealing::begin(&folder);
+    write(&mut folder.auditor(), 1);
+    epochs::next(&folder);
+    log = read(&folder.log());
+    log.extend_from_slice(b"torn");
+    put(&folder.log(), &log);
     write(&mut folder.auditor(), 1);
     let lines = lines(&folder.log());
     assert_fits(&lines.into_iter().filter(|line| line != "torn").collect::<Vec<_>>());

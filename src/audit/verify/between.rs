@@ -23,7 +23,8 @@ impl Verifier<'_> {
 
     /// What came before this record is accounted for by it, or is a finding.
     pub(super) fn settle(&mut self, junk: &mut Option<Junk>, line: &Record<'_>) {
-        let note = line.quarantined.as_ref().filter(|_| line.is(Event::Quarantined));
+        let may_hold = line.is(Event::Quarantined) || line.is(Event::SealingBegun);
+        let note = line.quarantined.as_ref().filter(|_| may_hold);
         match (junk.take(), note) {
             (Some(junk), Some(note)) if junk.is(note) => {
                 self.report.quarantined += 1;

@@ -47,6 +47,10 @@ impl Verifier<'_> {
         let seen = seals.check(bytes, tail, begun.map(|epoch| epoch.id.as_ref()));
         self.report.sealed += u64::from(seen.is_proven);
         self.report.unproven += u64::from(!seen.is_proven);
+        // By a key of the epoch that it ends.
+        if let Some(next) = line.epoch.as_ref().filter(|_| seen.is_proven && line.is(Event::SealingEnded)) {
+            seals.expect(tail.chain, &next.id);
+        }
         seen.findings.into_iter().for_each(|kind| self.find(kind));
     }
 

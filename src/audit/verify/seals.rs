@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::finding::FindingKind;
-use crate::audit::chain::{StreamId, Tail};
+use crate::audit::chain::{Chain, StreamId, Tail};
 use crate::audit::seal::seed::{LARGEST, Seed, begins_anew};
 use crate::audit::seal::{EpochId, EpochKey};
 use crate::checked_file::plain_io;
@@ -28,6 +28,8 @@ pub struct Seals {
     epochs: Vec<Epoch>,
     /// The chains that there are seeds for.
     chains: BTreeMap<StreamId, Standing>,
+    /// What ended epochs have said: the record that was the last, and the epoch that begins after it.
+    expected: Vec<(StreamId, u64, String)>,
     /// A chain without a seed was told of.
     is_astray: bool,
     left: u64,
@@ -94,7 +96,23 @@ impl Seals {
         epochs.sort_by_key(|epoch| (epoch.stream, epoch.first, epoch.id.0));
         epochs.dedup_by_key(|epoch| epoch.id.0);
         let chains = epochs.iter().map(|epoch| (epoch.stream, Standing::default())).collect();
-        Ok(Self { epochs, chains, is_astray: false, left: FARTHEST })
+        Ok(Self { epochs, chains, expected: Vec::new(), is_astray: false, left: FARTHEST })
+    }
+
+    /// An epoch was ended by this record, which is sealed, and the next one is called so.
+    pub(super) fn expect(&mut self, last: Chain, next: &str) {
+        self.expected.push((last.stream, last.seq, next.to_owned()));
+    }
+
+    /// Whether an epoch that begins there was named by the one that ended before it.
+    fn is_expected(&self, stream: StreamId, first: u64) -> bool {
+        let is_named = |id: &str| {
+            self.epochs.iter().any(|epoch| epoch.stream == stream && epoch.first == first && epoch.id.hex() == id)
+        };
+        let ends = |(of, last, next): &(StreamId, u64, String)| {
+            *of == stream && last.checked_add(1) == Some(first) && is_named(next)
+        };
+        self.expected.iter().any(ends)
     }
 
     /// Looks at one record, in the order of their numbers. `begun` is the epoch that the record says begins.
@@ -146,7 +164,7 @@ impl Seals {
             return None;
         }
         let until = self.epochs.iter().filter(|epoch| epoch.stream == stream && epoch.first <= first).count();
-        let mut is_anew = until > 1;
+        let mut is_anew = until > 1 && !self.is_expected(stream, first);
         for epoch in self.epochs.iter_mut().filter(|epoch| epoch.stream == stream && epoch.first == first) {
             epoch.is_entered = true;
             is_anew |= epoch.is_anew;
