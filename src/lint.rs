@@ -14,6 +14,7 @@ use crate::policy::file::{self, PolicyError};
 use crate::policy::model::Policy;
 use crate::policy::schema::COMMITTED;
 use crate::setting::load_options;
+use crate::store::identity;
 use crate::{cli, output, sign, verdicts};
 
 /// `vouchsafe policy`.
@@ -49,7 +50,11 @@ pub struct OneDifference {
 
 fn diff(old: &Path, new: &Path, json: bool, parent: &ParentEnv) -> Result<(), Error> {
     let options = load_options(parent);
-    let found = policy_diff(&file::load(old, &options)?, &file::load(new, &options)?);
+    let held = |path: &Path| {
+        let recipients = identity::recipients_in(path).ok()?;
+        Some(recipients.into_iter().map(|recipient| recipient.text).collect())
+    };
+    let found = policy_diff(&file::load_to_compare(old, &options)?, &file::load_to_compare(new, &options)?, &held);
     let count = found.len();
     if json {
         let differences = found.into_iter().map(|one| OneDifference { kind: one.sign.word(), text: one.text });

@@ -188,13 +188,22 @@ pub struct NamedRecipient {
 pub fn recipients(store: &AgeStore) -> Result<Vec<NamedRecipient>, RecipientError> {
     let mut found = validate_recipients(&store.recipients)?;
     if let Some(path) = &store.recipients_file {
-        let text = checked_file::read(path, Use::Public, MAX_RECIPIENTS).map_err(RecipientError::File)?;
-        for (number, line) in lines(&text) {
-            let recipient = std::str::from_utf8(line).map_err(|_| "not text").and_then(parse_recipient);
-            found.push(recipient.map_err(|why| RecipientError::Line(path.clone(), number, why))?);
-        }
+        found.extend(recipients_in(path)?);
     }
     if found.is_empty() { Err(RecipientError::None) } else { Ok(found) }
+}
+
+/// Reads a file of recipients.
+///
+/// # Errors
+/// It is unsafe or unreadable, or a line of it is no recipient.
+pub fn recipients_in(path: &Path) -> Result<Vec<NamedRecipient>, RecipientError> {
+    let text = checked_file::read(path, Use::Public, MAX_RECIPIENTS).map_err(RecipientError::File)?;
+    let parsed = lines(&text).map(|(number, line)| {
+        let recipient = std::str::from_utf8(line).map_err(|_| "not text").and_then(parse_recipient);
+        recipient.map_err(|why| RecipientError::Line(path.to_owned(), number, why))
+    });
+    parsed.collect()
 }
 
 /// Checks the text of recipients without any file, for `policy lint`.

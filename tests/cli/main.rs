@@ -33,6 +33,7 @@ mod injection;
 mod leaks;
 mod mask;
 mod output_schema;
+mod policy_diff;
 mod prompt;
 mod reading;
 mod regressions;

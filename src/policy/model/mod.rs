@@ -187,7 +187,7 @@ pub struct Bundle {
 }
 
 /// How names are written on the other side: of an item for a variable, or of a variable for an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NameStyle {
     /// Unchanged.
     AsWritten,
@@ -235,7 +235,7 @@ pub struct Match {
 }
 
 /// A user or group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Principal {
     /// By number.
     Id(u32),

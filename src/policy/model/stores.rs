@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::name::VariableName;
 
 /// Where values live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Store {
     /// An age-encrypted file.
     Age(AgeStore),
@@ -29,7 +29,7 @@ impl Store {
 }
 
 /// `type = "age"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgeStore {
     /// The sealed file, absolute or relative to the working folder (already joined to the policy's own folder).
     pub path: PathBuf,
@@ -82,7 +82,7 @@ impl IdentitySource {
 }
 
 /// What every AWS store may say about its client.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AwsAccess {
     /// Region, such as `eu-west-1`.
     pub region: Option<String>,
@@ -133,7 +133,7 @@ pub fn is_key_arn(text: &str) -> bool {
 }
 
 /// `type = "kms"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KmsStore {
     /// The client.
     pub aws: AwsAccess,
@@ -150,7 +150,7 @@ pub struct KmsStore {
 }
 
 /// `type = "ssm"`. Item names below carry the prefix already.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SsmStore {
     /// The client.
     pub aws: AwsAccess,
