@@ -54,6 +54,7 @@ mod supervise;
 #[path = "../tests/cli/supervised.rs"]
 mod supervised;
 mod trace;
+mod trust;
 
 /// Whether all of `programs` are there, and we are root where `root` is wanted; says loudly what is skipped if not.
 fn have(programs: &[&str], root: bool) -> bool {

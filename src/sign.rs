@@ -66,7 +66,7 @@ pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<()
     if !is_demanded {
         output::print(&format!("{}: note: this host demands no signature for it\n", policy.environment))?;
     }
-    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial))
+    output::print(&format!("{}: serial {}\n", policy.environment, policy.serial()))
 }
 
 /// What ssh-keygen makes of `bytes`, and the key that it used.

@@ -1,7 +1,7 @@
 //! Hosts as they have long been: a sysvinit script under `start-stop-daemon`, services of runit, php-fpm, and what systemd does
 //! to a unit. Each gets its secrets from an agent with a user of its own, as a user who can read neither identity nor sealed
 //! file nor audit log, from the examples of `deploy/` **as they are**: they lie where they would lie, in mount and PID
-//! namespaces in which the host's own `/etc`, `/run`, `/var/log`, `/opt` and `/usr/local/bin` are not seen.
+//! namespaces in which the host's own `/etc`, `/run`, `/var/lib`, `/var/log`, `/opt` and `/usr/local/bin` are not seen.
 
 mod php_fpm;
 mod runit;
@@ -26,7 +26,7 @@ mount -t tmpfs -o mode=0755 tmpfs "$1"
 cp -a /etc "$1/etc"
 rm -rf "$1/etc/vouchsafe" "$1/etc/default/vouchsafe-agent" "$1/etc/service"
 mount --bind "$1/etc" /etc
-for folder in /run /var/log /opt /usr/local/bin; do mount -t tmpfs -o mode=0755 tmpfs $folder; done
+for folder in /run /var/lib /var/log /opt /usr/local/bin; do mount -t tmpfs -o mode=0755 tmpfs $folder; done
 mkdir -p /etc/service
 install -D -m 0755 "$2" /usr/local/bin/vouchsafe
 install -D -m 0755 "$3" /opt/api/bin/api

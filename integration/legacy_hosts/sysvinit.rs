@@ -1,6 +1,7 @@
 //! sysvinit: the scripts, by `start-stop-daemon`.
 
 use super::{Host, text_of};
+use crate::have;
 
 const AGENT: &str = "/etc/init.d/vouchsafe-agent";
 const API: &str = "/etc/init.d/api";
@@ -138,4 +139,51 @@ fn the_headers_are_what_the_lsb_says() {
     assert!(agent.contains("After=remote-fs.target\n") && agent.contains("ExecReload="), "{agent}");
     let api = host.read("/opt/units/api.service");
     assert!(api.contains("After=vouchsafe-agent.service\n"), "{api}");
+}
+
+/// In the folder that `set-up` has made, as the agent's own user: what it must not forget outlives it.
+#[test]
+fn the_agent_remembers_which_signed_policy_it_has_served() {
+    if !have(&["ssh-keygen"], true) {
+        return;
+    }
+    let Some(host) = start() else { return };
+    let scene = &host.scene;
+    let made = scene.other("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", "alice"]).status().unwrap();
+    assert!(made.success());
+    let key = std::fs::read_to_string(scene.path("alice.pub")).unwrap();
+    let trust = format!(
+        "[trust]\nenvironments = [\"prod\"]\n[[trust.keys]]\nkey = \"{}\"\nenvironments = [\"prod\"]\n",
+        key.trim()
+    );
+    host.write("/etc/vouchsafe/host.toml", &format!("{}{trust}", host.read("/etc/vouchsafe/host.toml")), 0o644);
+    let path = "/etc/vouchsafe/policies/prod/api.toml";
+    let policy = host.read(path);
+    let put = |serial: u64| {
+        let text = policy.replacen("version = 1\n", &format!("version = 1\nserial = {serial}\n"), 1);
+        assert_ne!(text, policy);
+        scene.write("api.toml", text.as_bytes());
+        std::fs::remove_file(scene.path("api.toml.sig")).unwrap_or_default();
+        let words = ["-q", "-Y", "sign", "-n", "vouchsafe", "-f", "alice", "api.toml"];
+        assert!(scene.other("ssh-keygen", &words).output().unwrap().status.success());
+        host.write(path, &text, 0o644);
+        host.write(&format!("{path}.sig"), &std::fs::read_to_string(scene.path("api.toml.sig")).unwrap(), 0o644);
+    };
+    let status = || host.ok(&[AGENT, "status"], "");
+    put(7);
+    host.ok(&[AGENT, "start"], "");
+    assert!(status().contains("(serial 7)"), "{}", status());
+    let marks = "/var/lib/vouchsafe/marks.json";
+    assert!(host.read(marks).contains("\"policy prod/api\":7"), "{}", host.read(marks));
+    assert_eq!(host.ok(&["stat", "-c", "%U %a", marks], "").trim(), "vouchsafe 600");
+    host.ok(&[AGENT, "stop"], "");
+    put(6);
+    // Nothing else is signed: it does not start, and says why.
+    let output = host.run(&[AGENT, "start"], "");
+    assert!(!output.status.success());
+    assert!(text_of(&output).contains("has serial 6, and this agent has served serial 7"), "{}", text_of(&output));
+    put(8);
+    host.ok(&[AGENT, "start"], "");
+    assert!(status().contains("(serial 8)"), "{}", status());
+    host.ok(&[AGENT, "stop"], "");
 }

@@ -46,10 +46,15 @@ impl Unit {
 
     /// Its process, under the number that systemd would know it by.
     pub(super) fn command(&self, host: &Host) -> Command {
-        for (key, folder) in [("RuntimeDirectory", "/run"), ("LogsDirectory", "/var/log")] {
+        let kinds = [
+            ("RuntimeDirectory", "/run", "0755"),
+            ("LogsDirectory", "/var/log", "0755"),
+            ("StateDirectory", "/var/lib", "0700"),
+        ];
+        for (key, folder, mode) in kinds {
             if self.0.contains(&format!("\n{key}=")) {
                 let (path, user) = (format!("{folder}/{}", self.get(key)), self.get("User"));
-                host.ok(&["install", "-d", "-m", "0755", "-o", user, "-g", user, &path], "");
+                host.ok(&["install", "-d", "-m", mode, "-o", user, "-g", user, &path], "");
             }
         }
         host.command(&[self.as_user(), self.words()].concat())

@@ -113,7 +113,10 @@ fn table(status: &Value) -> String {
         let down = texts(policy.get("stores_down"));
         let down = if down.is_empty() { String::new() } else { format!("  (down: {})", down.join(", ")) };
         let (environment, file) = (text(policy.get("environment")), text(policy.get("file")));
-        line("policy", format!("{environment}{}  {file}{down}", service.unwrap_or_default()));
+        let serials = texts(policy.get("serials"));
+        let has_none = serials.iter().all(|serial| serial == "0");
+        let serials = if has_none { String::new() } else { format!("  (serial {})", serials.join(", ")) };
+        line("policy", format!("{environment}{}  {file}{serials}{down}", service.unwrap_or_default()));
     }
     for refused in all(status.get("refused")) {
         line("refused", format!("{}: {}", text(refused.get("file")), text(refused.get("message"))));

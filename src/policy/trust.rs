@@ -89,7 +89,8 @@ pub enum TrustErrorKind {
 
 impl<'t> Demand<'t> {
     /// Whether a policy of this environment needs a signature. An empty list demands everything.
-    fn is_for(&self, environment: &EnvironmentName) -> bool {
+    #[must_use]
+    pub fn is_for(&self, environment: &EnvironmentName) -> bool {
         self.trust.is_some_and(|trust| trust.environments.is_empty() || trust.environments.contains(environment))
     }
 

@@ -22,7 +22,7 @@ use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::document::{Document, DocumentError};
-use super::sealed::{self, MAX_FILE, SealedErrorKind as Kind};
+use super::sealed::{self, MAX_FILE, SealedError, SealedErrorKind as Kind};
 use crate::checked_file::{self, Use};
 use crate::secret::Secret;
 
@@ -124,6 +124,15 @@ pub fn create(path: &Path, mut document: Document, keys: &dyn Keys) -> Result<()
     }
     let sealed = seal(&mut document, keys)?;
     place.write_temporary(&sealed, None)?.link()
+}
+
+/// Puts a small file of our own, which is no sealed file, in place of another in the same way. It gets mode 0600.
+///
+/// # Errors
+/// Another writer holds the lock for [`LOCK_LIMIT`]; others could write the folder; a system call fails.
+pub fn replace_small(path: &Path, bytes: &[u8]) -> Result<(), SealedError> {
+    let replace = || Place::lock(path)?.write_temporary(bytes, None)?.replace();
+    replace().map_err(|kind: Kind| kind.at(path))
 }
 
 /// Counts the generation up, encrypts, and proves that the result opens here and holds the same.

@@ -5,12 +5,14 @@
 //! - [`connection`]: frames and their time; [`limits`]: how many; [`access`]: one request, the story of this module;
 //!   [`rendered`]: its values on their way; [`refresh`]: what nobody waits for; [`report`]: what supervisors say;
 //!   [`subscription`]: who waits for a change; [`watched`]: and for what;
-//! - [`policies`]: what is served; [`fetch`]: asking stores, in threads of their own.
+//! - [`policies`]: what is served; [`changes`]: what is said when that changes; [`fetch`]: asking stores, in threads of their
+//!   own.
 //!
 //! A client is a request, not an authority: who it is says the kernel, what it may have says the policy that the agent has
 //! loaded itself, and the agent's own record stands before anything leaves.
 
 mod access;
+mod changes;
 mod connection;
 mod fetch;
 mod limits;
@@ -199,6 +201,7 @@ impl Agent {
                 "service": served.slot.1,
                 "file": policy.files.first().map(|path| show(path)),
                 "digest": policy.digest,
+                "serials": policy.serials,
                 "stores": policy.stores.keys().collect::<Vec<_>>(),
                 "stores_down": down.iter().filter(|(of, _)| *of == served.number).map(|(_, store)| store).collect::<Vec<_>>(),
                 "names": policy.secrets.keys().collect::<Vec<_>>(),

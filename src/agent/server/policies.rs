@@ -1,7 +1,8 @@
 //! The policies that the agent serves: those of a folder, each at the place where a search would find it.
 //!
 //! `<folder>/<environment>.toml` and `<folder>/<environment>/<service>.toml`, as below `/etc/vouchsafe/policies`. Each is
-//! loaded and checked as a whole; one that is not accepted leaves the one that was loaded before.
+//! loaded and checked as a whole; one that is not accepted leaves the one that was loaded before. Where the host demands
+//! signatures, one that is older than what was served before is not accepted either ([`crate::agent::marks`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crate::agent::failure::Failure;
+use crate::agent::marks::{Mark, Marks, Refusal, Subject};
 use crate::error::{Cause, Class};
 use crate::name::{EnvironmentName, ServiceName, show};
 use crate::policy::file::{LoadOptions, is_base, load_trusted};
@@ -59,6 +61,7 @@ pub struct Policies {
     served: BTreeMap<Slot, Arc<Served>>,
     /// Those that are there and are not, or not as they now stand.
     refused: Vec<Refused>,
+    marks: Arc<Marks>,
 }
 
 /// A file that is not accepted as it now stands.
@@ -96,9 +99,17 @@ pub struct Changes {
     pub gone: Vec<Slot>,
     /// Not accepted.
     pub refused: Vec<Refused>,
+    /// The file of marks, where there was none.
+    pub marks_begun: Option<PathBuf>,
 }
 
 impl Policies {
+    /// None yet; and none that is behind these marks ever.
+    #[must_use]
+    pub fn not_behind(marks: Arc<Marks>) -> Self {
+        Self { marks, ..Self::default() }
+    }
+
     /// The policy that `run` would find for this environment and service.
     #[must_use]
     pub fn find(&self, environment: &EnvironmentName, service: Option<&ServiceName>) -> Option<&Arc<Served>> {
@@ -139,9 +150,19 @@ impl Policies {
         let files = files_of(folder, host, now).map_err(|error| unreadable(folder, &error))?;
         let mut changes = Changes::default();
         let mut served = BTreeMap::new();
-        for (slot, path) in files {
+        let found: Vec<_> =
+            files.into_iter().map(|(slot, path)| (accept(&slot, &path, host, now), slot, path)).collect();
+        let numbers = found.iter().map(|(policy, slot, _)| {
+            policy.as_ref().map_or_else(|_| Vec::new(), |policy| marks_of(slot, policy, host))
+        });
+        let held = self.marks.admit(&numbers.collect::<Vec<_>>());
+        for ((policy, slot, path), held) in found.into_iter().zip(held) {
             let before = self.served.remove(&slot);
-            match accept(&slot, &path, host, now) {
+            let admitted = policy.and_then(|policy| match held {
+                Ok(()) => Ok(policy),
+                Err(refusal) => Err(not_admitted(&policy, refusal)),
+            });
+            match admitted {
                 Ok(policy) => match before {
                     Some(before) if before.policy.digest == policy.digest => {
                         served.insert(slot, before);
@@ -165,6 +186,7 @@ impl Policies {
         }
         changes.retired.iter().for_each(|retired| retired.retire());
         self.refused.clone_from(&changes.refused);
+        changes.marks_begun = self.marks.take_begun().map(Path::to_owned);
         Ok(changes)
     }
 }
@@ -176,7 +198,52 @@ fn accept(slot: &Slot, path: &Path, host: &HostFile, now: SystemTime) -> Result<
     let policy = load_trusted(path, &options, &demand(slot, host), now);
     let policy = policy.map_err(|error| Failure::of(&error.first_only()))?;
     check_match(&policy, Some(environment), service.as_ref()).map_err(|error| Failure::of(&error))?;
-    Ok(policy)
+    match service {
+        // Where a file lies is not signed: it could be another one, or an old one, of any service of the environment.
+        Some(service) if policy.service.is_none() && demand(slot, host).is_for(environment) => {
+            let path = show(path);
+            Err(Failure {
+                class: Class::Policy,
+                message: format!(
+                    "`{path}` does not say that it speaks for the service `{service}`, so its signature does not"
+                ),
+                hint: Some(format!("service = \"{service}\"   # in {path}, and sign it again")),
+            })
+        }
+        _ => Ok(policy),
+    }
+}
+
+/// The serials of the files of a policy, where each is signed because the host demands it. What it extends is called as its
+/// signed files call it, so that it is the same one wherever they lie.
+fn marks_of(slot: &Slot, policy: &Policy, host: &HostFile) -> Vec<Mark> {
+    if !demand(slot, host).is_for(&policy.environment) {
+        return Vec::new();
+    }
+    let (environment, service) = (&policy.environment, policy.service.as_ref());
+    let folder = policy.files.first().and_then(|path| path.parent()).unwrap_or_else(|| Path::new(""));
+    let subject = |(at, path): (usize, &PathBuf)| match at {
+        0 => Subject::policy(environment, service),
+        _ => Subject::base(environment, service, path.strip_prefix(folder).unwrap_or(path)),
+    };
+    policy.files.iter().enumerate().map(subject).zip(policy.serials.iter().copied()).collect()
+}
+
+fn not_admitted(policy: &Policy, refusal: Refusal) -> Failure {
+    let (at, mark) = match refusal {
+        Refusal::Behind { at, mark } => (at, mark),
+        Refusal::State(failure) => return failure,
+    };
+    let path = policy.files.get(at).map(|path| show(path)).unwrap_or_default();
+    let found = policy.serials.get(at).copied().unwrap_or_default();
+    Failure {
+        class: Class::Policy,
+        message: format!("`{path}` has serial {found}, and this agent has served serial {mark}: it does not go back"),
+        hint: Some(format!(
+            "serial = {}   # in {path}, and sign it again, if it is not an old copy",
+            mark.saturating_add(1)
+        )),
+    }
 }
 
 /// Where a file lies says which environment it is for, as an option says it to `run`.
@@ -252,147 +319,5 @@ impl Cause for NoPolicy {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::os::unix::fs::DirBuilderExt;
-
-    use super::*;
-    use crate::policy::model::Trust;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("vouchsafe-policies-{name}-{}", std::process::id()));
-            std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-            Self(path)
-        }
-
-        fn write(&self, name: &str, text: &str) {
-            let path = self.0.join(name);
-            std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path.parent().unwrap()).unwrap();
-            std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
-
-    fn of(environment: &str, service: Option<&str>) -> Slot {
-        (EnvironmentName::new(environment).unwrap(), service.map(|name| ServiceName::new(name).unwrap()))
-    }
-
-    fn found(policies: &Policies, environment: &str, service: Option<&str>) -> Option<Slot> {
-        let (environment, service) = of(environment, service);
-        policies.find(&environment, service.as_ref()).map(|served| served.slot.clone())
-    }
-
-    #[test]
-    fn policies_are_found_where_a_search_would_find_them() {
-        let folder = Folder::new("places");
-        folder.write(
-            "prod/api.toml",
-            "version = 1\nenvironment = \"prod\"\nservice = \"api\"\nextends = \"../base.toml\"\n",
-        );
-        folder.write("prod.toml", "version = 1\nenvironment = \"prod\"\n");
-        folder.write("dev.toml", "version = 1\nenvironment = \"dev\"\nservice = \"web\"\n");
-        folder.write("base.toml", "version = 1\nenvironment = \"*\"\n");
-        folder.write("README.md", "not a policy");
-        folder.write("test.toml", "version = 1\nenvironment = \"prod\"\n");
-        let mut policies = Policies::default();
-        let changes = policies.reload(&folder.0, &HostFile::default()).unwrap();
-        assert_eq!(changes.loaded.len(), 3);
-        assert_eq!(changes.refused.len(), 1);
-        assert!(changes.refused[0].failure.message.ends_with("speaks for the environment `prod`, not for `test`"));
-        assert_eq!(found(&policies, "prod", Some("api")), Some(of("prod", Some("api"))));
-        assert_eq!(found(&policies, "prod", Some("other")), Some(of("prod", None)));
-        assert_eq!(found(&policies, "prod", None), Some(of("prod", None)));
-        assert_eq!(found(&policies, "dev", Some("web")), Some(of("dev", None)));
-        assert_eq!(found(&policies, "dev", Some("api")), None);
-        assert_eq!(found(&policies, "test", None), None);
-        assert_eq!(found(&policies, "base", None), None);
-        let speaking = |environment: Option<&str>, service: Option<&str>| {
-            let environment = environment.map(|name| EnvironmentName::new(name).unwrap());
-            let service = service.map(|name| ServiceName::new(name).unwrap());
-            let numbers = policies.speaking_for(environment.as_ref(), service.as_ref());
-            let all = policies.iter().filter(|served| numbers.contains(&served.number));
-            all.map(|served| served.slot.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(speaking(None, None).len(), 3);
-        assert_eq!(speaking(Some("prod"), None), [of("prod", None), of("prod", Some("api"))]);
-        assert_eq!(speaking(Some("prod"), Some("api")), [of("prod", Some("api"))]);
-        assert_eq!(speaking(Some("prod"), Some("other")), [of("prod", None)], "the policy that serves it");
-        assert_eq!(speaking(None, Some("web")), [of("dev", None), of("prod", None)]);
-        assert_eq!(speaking(Some("dev"), Some("api")), []);
-        assert_eq!(speaking(Some("test"), None), []);
-    }
-
-    #[test]
-    fn what_the_host_demands_a_signature_for_is_not_even_parsed_without_one() {
-        let folder = Folder::new("trust");
-        folder.write("prod.toml", "not = [a policy");
-        folder.write("dev.toml", "version = 1\nenvironment = \"dev\"\n");
-        folder.write("test.toml", "version = 1\nenvironment = \"prod\"\n");
-        folder.write("base.toml", "version = 1\nenvironment = \"*\"\n");
-        let trusting = |environments: &[&str]| HostFile {
-            trust: Some(Trust {
-                environments: environments.iter().map(|name| EnvironmentName::new(*name).unwrap()).collect(),
-                ..Trust::default()
-            }),
-            ..HostFile::default()
-        };
-        let mut policies = Policies::default();
-        let changes = policies.reload(&folder.0, &trusting(&["prod"])).unwrap();
-        assert_eq!(changes.loaded.iter().map(|served| served.slot.clone()).collect::<Vec<_>>(), [of("dev", None)]);
-        let refused: Vec<&str> = changes.refused.iter().map(|refused| refused.failure.message.as_str()).collect();
-        assert_eq!(refused.len(), 2);
-        assert!(refused.iter().all(|message| message.ends_with("is not signed, which this host demands for `prod`")));
-        // An empty list demands everything: not even whether a file is a base is looked for in one that nobody signed.
-        let changes = Policies::default().reload(&folder.0, &trusting(&[])).unwrap();
-        assert!(changes.loaded.is_empty());
-        assert_eq!(changes.refused.len(), 4);
-        assert!(
-            changes
-                .refused
-                .iter()
-                .all(|refused| refused.failure.message.contains("is not signed") && refused.kept.is_none())
-        );
-    }
-
-    #[test]
-    fn a_reload_changes_only_what_changed_and_keeps_what_was_good() {
-        let folder = Folder::new("reload");
-        for name in ["a", "b", "c"] {
-            folder.write(&format!("{name}.toml"), &format!("version = 1\nenvironment = \"{name}\"\n"));
-        }
-        let mut policies = Policies::default();
-        let first = policies.reload(&folder.0, &HostFile::default()).unwrap();
-        let again = policies.reload(&folder.0, &HostFile::default()).unwrap();
-        assert!(again.loaded.is_empty() && again.retired.is_empty() && again.refused.is_empty());
-        folder.write("a.toml", "version = 1\nenvironment = \"a\"\n[cache]\nttl = \"1s\"\n");
-        folder.write("b.toml", "version = 1\nenvironment = \"b\"\nnonsense = 1\n");
-        std::fs::remove_file(folder.0.join("c.toml")).unwrap();
-        let changes = policies.reload(&folder.0, &HostFile::default()).unwrap();
-        let numbers = |list: &[Arc<Served>]| list.iter().map(|served| served.slot.0.to_string()).collect::<Vec<_>>();
-        assert_eq!(numbers(&changes.loaded), ["a"]);
-        assert_eq!(numbers(&changes.retired), ["a", "c"]);
-        assert_eq!(changes.gone, [of("c", None)]);
-        assert_eq!(changes.refused.len(), 1);
-        let refused: Vec<_> = policies.refused().collect();
-        assert_eq!(refused.len(), 1);
-        let kept = refused[0].kept.as_ref().unwrap();
-        assert_eq!(kept.slot, of("b", None));
-        assert!(refused[0].reason().ends_with(&format!("; the policy {} of before is served on", kept.policy.digest)));
-        let old = |name: &str| first.loaded.iter().find(|served| served.slot == of(name, None)).unwrap();
-        assert!(old("a").is_retired() && old("c").is_retired() && !old("b").is_retired());
-        assert_eq!(found(&policies, "b", None), Some(of("b", None)));
-        assert_eq!(found(&policies, "c", None), None);
-        std::fs::remove_dir_all(&folder.0).unwrap();
-        assert!(policies.reload(&folder.0, &HostFile::default()).is_err());
-        assert_eq!(found(&policies, "b", None), Some(of("b", None)), "everything stays as it was");
-        std::fs::create_dir(&folder.0).unwrap();
-    }
-}
+#[path = "policies_tests.rs"]
+mod tests;

@@ -26,12 +26,13 @@ use super::notify::Notify;
 use super::policies::{Changes, NoPolicy, Policies};
 use super::socket::{Socket, SocketError, handed_over, make};
 use super::watched::Hub;
-use super::{Agent, connection};
+use super::{Agent, changes, connection};
 use crate::agent::cache::{BYTES, Cache, VALUES};
 use crate::agent::health::metrics::Metrics;
 use crate::agent::health::{self, Address};
+use crate::agent::marks::Marks;
 use crate::audit::journal::Journal;
-use crate::audit::{Actor, AuditError, Event, Outcome};
+use crate::audit::{Actor, Event, Outcome};
 use crate::caller::{self, Names};
 use crate::checked_file::{distrust_groups, plain_io};
 use crate::cli::agent::Serve;
@@ -109,10 +110,13 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
     let folder = options.policies.clone().unwrap_or_default();
     // Policies are named in records, which are read elsewhere.
     let folder = std::path::absolute(&folder).unwrap_or(folder);
-    let mut policies = Policies::default();
-    let changes = policies.reload(&folder, &host)?;
+    let own = Actor::of_this_process(&caller::of_this_process(false));
+    let marks = Marks::kept_in(host.agent.state.as_deref());
+    let mut policies = Policies::not_behind(Arc::new(marks));
+    let found = policies.reload(&folder, &host)?;
     if policies.iter().next().is_none() {
-        let first = changes.refused.first().map(|refused| refused.failure.clone());
+        let first = found.refused.first().map(|refused| refused.failure.clone());
+        changes::note_unserved(&host, &own, &found.refused);
         return Err(NoPolicy { folder, first }.into());
     }
     if host.sinks.is_empty() {
@@ -158,14 +162,13 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         stopping: watch::Sender::new(false),
         set_key,
         audit_works: true.into(),
-        own: Actor::of_this_process(&caller::of_this_process(false)),
+        own,
         started: SystemTime::now(),
         lacks,
         unmapped: peer::Unmapped::here(),
     });
     let notify = Notify::new(parent);
-    let served =
-        LocalSet::new().block_on(&runtime, run(&agent, &mut socket, options.health.as_ref(), &notify, &changes));
+    let served = LocalSet::new().block_on(&runtime, run(&agent, &mut socket, options.health.as_ref(), &notify, &found));
     // A store that hangs must not keep us: what it still brings, nobody wants.
     runtime.shutdown_background();
     served
@@ -176,7 +179,7 @@ async fn run(
     socket: &mut Socket,
     health: Option<&Address>,
     notify: &Notify,
-    changes: &Changes,
+    found: &Changes,
 ) -> Result<(), Error> {
     let failed = |what: &str| {
         let what = what.to_owned();
@@ -191,9 +194,10 @@ async fn run(
         None => None,
     };
     tell_start(agent, socket, health);
+    changes::tell_unkept(&agent.host);
     let reason = format!("policies that are served: {}", agent.policies.borrow().iter().count());
     agent.note(Event::AgentStarted, Outcome::Succeeded, reason, None).await?;
-    note_changes(agent, changes).await?;
+    changes::note(agent, found).await?;
     notify.tell("READY=1\nSTATUS=serving");
 
     let mut stopping = agent.stopping.subscribe();
@@ -250,7 +254,7 @@ async fn reload(agent: &Rc<Agent>, notify: &Notify) {
             let retired: Vec<u64> = changes.retired.iter().map(|served| served.number).collect();
             agent.cache.forget(|number| retired.contains(&number));
             agent.hub.retire(&retired);
-            note_changes(agent, &changes).await
+            changes::note(agent, &changes).await
         }
         Err(failure) => {
             log(Level::Error, "policies.unreadable", json!({ "message": failure.message }));
@@ -261,34 +265,6 @@ async fn reload(agent: &Rc<Agent>, notify: &Notify) {
         agent.audit_failed(&error);
     }
     notify.tell("READY=1");
-}
-
-/// Says what is served now that was not, and what is not.
-async fn note_changes(agent: &Agent, changes: &Changes) -> Result<(), AuditError> {
-    for served in &changes.loaded {
-        let policy = &served.policy;
-        let file = policy.files.first().map(|path| show(path)).unwrap_or_default();
-        let more = json!({ "file": file, "environment": policy.environment, "service": policy.service, "digest": policy.digest });
-        log(Level::Info, "policy.loaded", more);
-        agent.note(Event::PolicyLoaded, Outcome::Succeeded, format!("loaded from `{file}`"), Some(served)).await?;
-    }
-    for (environment, service) in &changes.gone {
-        log(Level::Info, "policy.gone", json!({ "environment": environment, "service": service }));
-        let service = service.as_ref().map(|service| format!(", service `{service}`")).unwrap_or_default();
-        let reason = format!("the policy of `{environment}`{service} is gone and is not served any more");
-        agent.note(Event::PolicyRefused, Outcome::Succeeded, reason, None).await?;
-    }
-    for refused in &changes.refused {
-        let kept = refused.kept.as_deref();
-        let more = json!({
-            "file": show(&refused.path),
-            "message": refused.reason(),
-            "served": kept.map(|kept| &kept.policy.digest),
-        });
-        log(Level::Error, "policy.refused", more);
-        agent.note(Event::PolicyRefused, Outcome::Failed, refused.reason(), kept).await?;
-    }
-    Ok(())
 }
 
 /// Nobody may ask while it is known that nothing can be written down: tries whether something can be again.

@@ -116,7 +116,7 @@ fn policy() -> Policy {
         field: None,
     };
     Policy {
-        serial: 0,
+        serials: Vec::new(),
         environment: EnvironmentName::new("prod").unwrap(),
         service: None,
         files: Vec::new(),

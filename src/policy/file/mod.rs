@@ -225,10 +225,9 @@ fn assemble<'t>(
     }
     let mut context = Context { findings: &mut findings, sources: &sources, options };
     let policy = convert::policy(&files, hex(hash.finish().as_ref()), &mut context);
-    let serials: Vec<u64> = files.iter().map(|file| convert::serial(file, &mut findings)).collect();
     let policy = policy.ok_or_else(|| findings.into_error(&sources))?;
-    let files: Vec<_> = policy.files.iter().map(PathBuf::as_path).zip(admitted).zip(serials).collect();
-    let files: Vec<_> = files.into_iter().map(|((path, admitted), serial)| (path, admitted, serial)).collect();
+    let files = policy.files.iter().zip(admitted).zip(&policy.serials);
+    let files: Vec<_> = files.map(|((path, admitted), serial)| (path.as_path(), admitted, *serial)).collect();
     demand.accept(&policy.environment, &files)?;
     Ok(policy)
 }

@@ -33,6 +33,8 @@ pub struct HostAgent {
     pub user: Option<Principal>,
     /// Whether everybody but root has to go through it.
     pub require: bool,
+    /// The folder of what it must not forget when it ends.
+    pub state: Option<PathBuf>,
 }
 
 /// `[network]` of the host file.

@@ -32,10 +32,10 @@ pub struct Policy {
     pub environment: EnvironmentName,
     /// The service it speaks for; `None` for every service of the environment.
     pub service: Option<ServiceName>,
-    /// The least serial of its files; 0 where one has none.
-    pub serial: u64,
     /// The files it was read from: the policy itself first, then what it extends.
     pub files: Vec<PathBuf>,
+    /// The serial of each of `files`; 0 where one has none.
+    pub serials: Vec<u64>,
     /// SHA-256, in hexadecimal, over the exact bytes of `files`, each preceded by its length (8 bytes, big endian).
     pub digest: String,
     /// Stores by name.
@@ -57,6 +57,12 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The least serial of its files: what a host's `min_serial` is held against.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serials.iter().copied().min().unwrap_or_default()
+    }
+
     /// Whether some grant names a group, so that group names have to be looked up.
     #[must_use]
     pub fn names_groups(&self) -> bool {

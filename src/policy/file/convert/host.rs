@@ -20,6 +20,7 @@ pub(in crate::policy::file) fn host_file(raw: &RawHost, context: &mut Context<'_
             users: raw.agent.users.as_ref().map(|list| context.principals("users", list)).unwrap_or_default(),
             user: raw.agent.user.as_ref().and_then(|at| context.principal(at)),
             require: raw.agent.require.as_ref().is_some_and(|at| at.value),
+            state: raw.agent.state.as_ref().and_then(|at| context.path(at)),
         },
         network: HostNetwork {
             env_endpoint: raw.network.env_endpoint.as_ref().is_some_and(|at| at.value),

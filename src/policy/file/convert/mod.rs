@@ -37,11 +37,11 @@ pub(super) struct Context<'a> {
 pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<'_>) -> Option<Policy> {
     let environment = headers(files, context);
     let service = service(files, context);
-    let serial = files.iter().enumerate().map(|(index, file)| {
+    let serials = files.iter().enumerate().map(|(index, file)| {
         context.findings.file = index;
         serial(file, context.findings)
     });
-    let serial = serial.min().unwrap_or_default();
+    let serials = serials.collect();
     let facts = stores::facts(files, context);
     let is_dev = environment.as_ref().is_some_and(|environment| environment.as_str() == "dev");
     let stores = stores::stores(files, is_dev, context);
@@ -64,8 +64,8 @@ pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<
     Some(Policy {
         environment: environment?,
         service,
-        serial,
         files: context.sources.iter().map(|source| source.path.clone()).collect(),
+        serials,
         digest,
         stores,
         secrets,
@@ -127,7 +127,7 @@ fn headers(files: &[RawPolicy], context: &mut Context<'_>) -> Option<Environment
 }
 
 /// The serial of one file; 0 where it says none.
-pub(super) fn serial(file: &RawPolicy, findings: &mut Findings) -> u64 {
+fn serial(file: &RawPolicy, findings: &mut Findings) -> u64 {
     let Some(at) = &file.serial else { return 0 };
     u64::try_from(at.value).unwrap_or_else(|_| {
         findings.wrong(at, "a serial counts from 0");

@@ -27,6 +27,7 @@ pub(in crate::policy) struct RawAgent {
     pub(in crate::policy) users: Option<At<Vec<At<RawPrincipal>>>>,
     pub(in crate::policy) user: Option<At<RawPrincipal>>,
     pub(in crate::policy) require: Option<At<bool>>,
+    pub(in crate::policy) state: Option<At<String>>,
 }
 
 /// `[network]`.
