@@ -26,6 +26,7 @@ mod deploy;
 mod docs;
 mod environment;
 mod exec;
+mod expected_verdicts;
 mod harness;
 mod hostile_names;
 mod init;
