@@ -27,7 +27,7 @@ pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
         cli::Policy::Diff { old, new, json } => diff(old, new, *json, parent),
         cli::Policy::Test { files, json } => verdicts::test(files, *json, parent),
         cli::Policy::Sign { file, key } => sign::sign(file, key, parent),
-        cli::Policy::Verify { file, host } => sign::verify(file, host.as_deref(), parent),
+        cli::Policy::Verify { file, host, env } => sign::verify(file, host.as_deref(), env.as_ref(), parent),
         cli::Policy::Schema => output::print(COMMITTED),
     }
 }

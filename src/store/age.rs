@@ -78,7 +78,9 @@ impl<'a> AgeFile<'a> {
     /// The file was made by hand.
     pub fn refuse_unwritable(&self) -> Result<(), StoreError> {
         match self.store.format {
-            DocumentFormat::Sealed => Ok(()),
+            DocumentFormat::Sealed => {
+                identity::refuse_unsigned(self.store).map_err(|error| self.sealed(Kind::Recipient(error)))
+            }
             DocumentFormat::Dotenv | DocumentFormat::Json | DocumentFormat::Toml => Err(self.sealed(Kind::HandMade)),
         }
     }

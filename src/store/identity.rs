@@ -66,6 +66,8 @@ pub enum RecipientError {
     Line(PathBuf, usize, &'static str),
     /// The policy names none.
     None,
+    /// The host demands a signature of the policy, which this file of recipients is not under.
+    Unsigned(PathBuf),
 }
 
 impl Identities {
@@ -186,11 +188,23 @@ pub struct NamedRecipient {
 /// # Errors
 /// The first that is not one, or there is none.
 pub fn recipients(store: &AgeStore) -> Result<Vec<NamedRecipient>, RecipientError> {
+    refuse_unsigned(store)?;
     let mut found = validate_recipients(&store.recipients)?;
     if let Some(path) = &store.recipients_file {
         found.extend(recipients_in(path)?);
     }
     if found.is_empty() { Err(RecipientError::None) } else { Ok(found) }
+}
+
+/// Whether the store's file of recipients counts, if it has one.
+///
+/// # Errors
+/// It does not: whoever can write it could let in whom he likes, whatever was signed.
+pub fn refuse_unsigned(store: &AgeStore) -> Result<(), RecipientError> {
+    match &store.recipients_file {
+        Some(path) if store.is_file_refused => Err(RecipientError::Unsigned(path.clone())),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Reads a file of recipients.
@@ -286,6 +300,27 @@ impl fmt::Display for RecipientError {
             Self::Entry(number, why) => write!(f, "recipient {number} of the store: {why}"),
             Self::Line(path, line, why) => write!(f, "recipients `{}`, line {line}: {why}", crate::name::show(path)),
             Self::None => write!(f, "no recipients are named, so nobody could open what is written"),
+            Self::Unsigned(path) => {
+                let path = crate::name::show(path);
+                write!(
+                    f,
+                    "recipients `{path}`: this host demands a signature of the policy, and its lines are not under it"
+                )
+            }
+        }
+    }
+}
+
+impl RecipientError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unsigned(_) => Some(
+                "recipients = [\"age1...\"]   # write its lines into the store's table, and sign the policy again"
+                    .into(),
+            ),
+            Self::Entry(..) | Self::File(_) | Self::Line(..) | Self::None => None,
         }
     }
 }

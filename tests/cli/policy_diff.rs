@@ -330,7 +330,7 @@ fn a_base_is_compared_by_itself() {
         pair.told(base, &wider),
         [
             "gain: [child] `aws_role` was \"strip\" and is \"pass\"",
-            "gain: the serial was 3 and is 2: LOWER, so this is an older policy, or one that passes for it",
+            "gain: the serial of \"p.toml\" was 3 and is 2: LOWER, so this is an older one, or one that passes for it",
             "gain: user \"api\" can get \"B\", which is item \"/p/B\" of store \"s\"",
             "change: secret \"B\" is new",
         ]

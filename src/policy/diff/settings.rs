@@ -16,6 +16,7 @@ use crate::policy::model::{
 
 pub(super) fn compare(old: &Side<'_>, new: &Side<'_>, found: &mut Found) {
     head(old.policy, new.policy, found);
+    serials(old, new, found);
     secrets(old, new, found);
     stores(old, new, found);
     bundles(old, new, found);
@@ -30,14 +31,28 @@ fn head(old: &Policy, new: &Policy, found: &mut Found) {
         service.as_ref().map_or_else(|| "every service".to_owned(), |service| quoted(service.as_str()))
     };
     found.setting("the service", (&old.service, &new.service), service, unpinned);
-    if new.serial < old.serial {
-        let (old, new) = (old.serial, new.serial);
-        let text =
-            format!("the serial was {old} and is {new}: LOWER, so this is an older policy, or one that passes for it");
-        found.add(Sign::Gain, text);
-    } else {
-        found.setting("the serial", (&old.serial, &new.serial), u64::to_string, never);
+}
+
+/// The serial of the policy, and of each file that both extend.
+fn serials(old: &Side<'_>, new: &Side<'_>, found: &mut Found) {
+    let (before, after) = (serials_of(old), serials_of(new));
+    for (file, new) in &after {
+        let Some(old) = before.get(file) else { continue };
+        let name = file.as_deref().map_or("the serial".to_owned(), |file| format!("the serial of {}", shown(file)));
+        if new < old {
+            let text =
+                format!("{name} was {old} and is {new}: LOWER, so this is an older one, or one that passes for it");
+            found.add(Sign::Gain, text);
+        } else {
+            found.setting(&name, (old, new), u64::to_string, never);
+        }
     }
+}
+
+/// By file; the policy itself, which may lie elsewhere, has no name.
+fn serials_of(side: &Side<'_>) -> BTreeMap<Option<PathBuf>, u64> {
+    let files = side.policy.files.iter().zip(&side.policy.serials).enumerate();
+    files.map(|(index, (file, serial))| ((index > 0).then(|| side.path(file)), *serial)).collect()
 }
 
 fn secrets(old: &Side<'_>, new: &Side<'_>, found: &mut Found) {
@@ -108,7 +123,8 @@ fn store(store: &str, old: &Store, new: &Store, found: &mut Found) {
     let of = |field: &str| format!("{store}: `{field}`");
     match (old, new) {
         (Store::Age(old), Store::Age(new)) => {
-            let AgeStore { path, format, unbound, recipients: _, recipients_file, identities } = old;
+            let AgeStore { path, format, unbound, recipients: _, recipients_file, is_file_refused: _, identities } =
+                old;
             found.setting(&of("path"), (path.as_path(), new.path.as_path()), shown, always);
             let word = |format: &DocumentFormat| format!("{format:?}").to_lowercase();
             found.setting(&of("format"), (format, &new.format), word, |old, _| *old == DocumentFormat::Sealed);

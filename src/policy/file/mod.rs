@@ -194,10 +194,10 @@ fn assemble<'t>(
     let mut sources: Vec<SourceText> = Vec::new();
     let mut files: Vec<RawPolicy> = Vec::new();
     let mut admitted = Vec::new();
-    let mut next = Some(path.to_owned());
+    let (first, mut next) = (path, Some(path.to_owned()));
     while let Some(path) = next.take() {
         let bytes = read(&path).map_err(|error| with_referrer(error, &files, &sources))?;
-        admitted.push(admit(&path, &bytes)?);
+        admitted.push(admit(&path, &bytes).map_err(|error| PolicyError::of_trust(&error, first))?);
         hash.update(&(bytes.len() as u64).to_be_bytes());
         hash.update(&bytes);
         let text =
@@ -225,10 +225,13 @@ fn assemble<'t>(
     }
     let mut context = Context { findings: &mut findings, sources: &sources, options };
     let policy = convert::policy(&files, hex(hash.finish().as_ref()), &mut context);
-    let policy = policy.ok_or_else(|| findings.into_error(&sources))?;
+    let mut policy = policy.ok_or_else(|| findings.into_error(&sources))?;
     let files = policy.files.iter().zip(admitted).zip(&policy.serials);
     let files: Vec<_> = files.map(|((path, admitted), serial)| (path.as_path(), admitted, *serial)).collect();
-    demand.accept(&policy.environment, &files)?;
+    demand.accept(&policy.environment, &files).map_err(|error| PolicyError::of_trust(&error, path))?;
+    if demand.is_for(&policy.environment) {
+        policy.refuse_recipients_files();
+    }
     Ok(policy)
 }
 

@@ -10,7 +10,7 @@ mod rotation;
 mod stores;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use evidence::{Anchor, Checkpoints, Evidence};
@@ -73,6 +73,24 @@ impl Policy {
     #[must_use]
     pub fn pins_digests(&self) -> bool {
         self.matches().any(|fields| fields.sha256.is_some())
+    }
+
+    /// From here on files of recipients name nobody: the host demands a signature, which they are not under.
+    pub fn refuse_recipients_files(&mut self) {
+        for store in self.stores.values_mut() {
+            if let Store::Age(store) = store {
+                store.is_file_refused = store.recipients_file.is_some();
+            }
+        }
+    }
+
+    /// The first store whose file of recipients is refused, and that file.
+    #[must_use]
+    pub fn refused_recipients_file(&self) -> Option<(&StoreName, &Path)> {
+        self.stores.iter().find_map(|(name, store)| match store {
+            Store::Age(store) if store.is_file_refused => Some((name, store.recipients_file.as_deref()?)),
+            Store::Age(_) | Store::Kms(_) | Store::Ssm(_) => None,
+        })
     }
 
     fn matches(&self) -> impl Iterator<Item = &Match> {

@@ -41,6 +41,8 @@ pub struct AgeStore {
     pub recipients: Vec<String>,
     /// A file of recipients, one a line.
     pub recipients_file: Option<PathBuf>,
+    /// The host demands a signature of the policy, which that file is not under: it names nobody, and nothing is written.
+    pub is_file_refused: bool,
     /// What opens the file, tried in order.
     pub identities: Vec<IdentitySource>,
 }

@@ -130,7 +130,8 @@ fn age(name: &At<String>, raw: &RawStore, is_dev: bool, context: &mut Context<'_
     let recipients = recipients(raw, context);
     let recipients_file = raw.recipients_file.as_ref().and_then(|at| context.path(at));
     let identities = identities(raw, context);
-    Some(AgeStore { path: path?, format, unbound, recipients, recipients_file, identities })
+    let is_file_refused = false;
+    Some(AgeStore { path: path?, format, unbound, recipients, recipients_file, is_file_refused, identities })
 }
 
 fn kms(name: &At<String>, raw: &RawStore, context: &mut Context<'_>) -> Option<KmsStore> {
