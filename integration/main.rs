@@ -48,6 +48,7 @@ mod rotate_faults;
 mod rotate_units;
 mod rotation_shows;
 mod sealed;
+mod security_key;
 mod signed;
 mod strace;
 mod supervise;

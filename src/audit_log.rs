@@ -1,7 +1,8 @@
 //! `vouchsafe audit`: reading logs. Read-only; a policy is needed only to find logs, and by the report.
 //!
-//! `verify` is here; `init` begins the seals of a log; `show`, `who_has` and `report` have files of their own, and `sources` says which logs they read.
+//! `verify` is here; `init` begins the seals of a log; `checkpoint` says where one stands; `show`, `who_has` and `report` have files of their own, and `sources` says which logs they read.
 
+mod checkpoint;
 mod init;
 mod progress;
 mod report;
@@ -84,7 +85,7 @@ pub fn audit(options: &cli::AuditCommand, parent: &ParentEnv) -> Result<(), Erro
     match command {
         cli::Audit::Report(options) => report::report(options, parent),
         cli::Audit::Show(options) => show::show(options),
-        cli::Audit::Checkpoint(options) => init::checkpoint(options),
+        cli::Audit::Checkpoint(options) => checkpoint::checkpoint(options, parent),
         cli::Audit::Init(options) => init::init(options),
         cli::Audit::Verify(options) => verify_logs(options),
         cli::Audit::WhoHas(options) => who_has::who_has(options, parent),

@@ -17,6 +17,7 @@ use crate::sys::Strings;
 
 /// The wrapper's own environment, as it was started with: one entry for each name, the first one, as getenv(3) would find.
 /// Entries without a name or without `=` are not kept: nothing can read them, and some programs trip over them.
+#[derive(Clone)]
 pub struct ParentEnv(Vec<(OsString, OsString)>);
 
 impl ParentEnv {

@@ -5,7 +5,7 @@
 //! - [`cli`]: arguments to one strict struct for each command;
 //! - [`run`]: the story, one function for each command; [`setting`]: where each one starts;
 //! - [`policy`]: TOML to types, types and a request to a verdict; [`caller`]: who asks;
-//! - [`audit`]: written down first;
+//! - [`audit`]: written down first; [`courier`]: its checkpoints, to a store;
 //! - [`resolve`]: from a permit to the values; [`store`]: where values live;
 //! - [`inject`]: the child's environment; [`child`]: finding the command, becoming it, or staying with it;
 //! - [`agent`]: the same through a daemon that holds the means;
@@ -13,7 +13,7 @@
 //! - [`inspect`], [`explain`], [`lint`], [`verdicts`], [`manual`]: looking; [`sign`]: signatures of policies; [`change`], [`rekey`], [`init`]: writing; [`audit_log`]: reading logs;
 //!   [`schema`]: what all of them print as JSON;
 //! - [`exposed`]: what somebody removed could open, in the policy's words;
-//! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`]: what all of them use; [`sys`]: the only `unsafe`.
+//! - [`name`], [`secret`], [`error`], [`output`], [`prompt`], [`checked_file`], [`program`]: what all of them use; [`sys`]: the only `unsafe`.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("vouchsafe is built for Linux: it leans on execve, /proc, flock and prctl as Linux has them");
@@ -26,6 +26,7 @@ pub mod change;
 pub mod checked_file;
 pub mod child;
 pub mod cli;
+pub mod courier;
 pub mod error;
 pub mod explain;
 pub mod exposed;
@@ -37,6 +38,7 @@ pub mod manual;
 pub mod name;
 pub mod output;
 pub mod policy;
+pub mod program;
 pub mod prompt;
 pub mod rekey;
 pub mod resolve;

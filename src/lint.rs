@@ -11,7 +11,7 @@ use crate::inject::ParentEnv;
 use crate::name::show;
 use crate::policy::diff::diff as policy_diff;
 use crate::policy::file::{self, PolicyError};
-use crate::policy::model::Policy;
+use crate::policy::model::{Policy, parameters_of};
 use crate::policy::schema::COMMITTED;
 use crate::setting::load_options;
 use crate::store::identity;
@@ -106,6 +106,13 @@ fn oddities(policy: &Policy) -> Vec<String> {
                  sooner, whatever `rotate.retire_after` says; `[run] agent = \"forbid\"` if there is none"
             ));
         }
+    }
+    for parameter in parameters_of(&policy.sinks) {
+        notes.push(format!(
+            "no `run` takes checkpoints to `ssm:{}`: a timer has to (vouchsafe audit checkpoint --send), or whatever other command \
+             is used there",
+            parameter.name
+        ));
     }
     notes
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::agent::client::{ClientError, DEFAULT_SOCKET};
 use crate::audit::{Actor, Auditor, CommandNote, Context};
 use crate::child::command::Command;
 use crate::cli::{Selection, UsageError};
+use crate::courier::ToParameters;
 use crate::error::Error;
 use crate::inject::{OwnMeans, ParentEnv};
 use crate::name::{EnvironmentName, LABEL_RULE, StoreName, VariableName, show};
@@ -44,6 +46,7 @@ pub struct Setting<'e> {
     pub aws: Notes,
     /// Looks a variable of our own environment up.
     variable: Box<Lookup<'e>>,
+    parent: &'e ParentEnv,
 }
 
 impl<'e> Setting<'e> {
@@ -102,7 +105,7 @@ impl<'e> Setting<'e> {
 
     fn with(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {
         let variable = Box::new(|name: &str| parent.get(name).map(OsString::from));
-        Self { policy, host, aws: Notes::default(), variable }
+        Self { policy, host, aws: Notes::default(), variable, parent }
     }
 
     /// Where the agent of this host listens, if there is one.
@@ -130,6 +133,11 @@ impl<'e> Setting<'e> {
     /// # Errors
     /// There is no sink, or one of them could not take a record.
     pub fn open_auditor(&self, caller: &Caller, command: Option<&Command>) -> Result<Auditor, Error> {
+        // Whoever is to be started does not wait for AWS: a later command, the agent or a timer takes the checkpoint there.
+        let courier = match command {
+            Some(_) => None,
+            None => ToParameters::of(self.sinks(), &self.host.network, || Arc::new(self.parent.clone())),
+        };
         let command = command.map(|command| CommandNote {
             path: show(command.found()),
             argument_count: command.argv().len().saturating_sub(1),
@@ -141,7 +149,7 @@ impl<'e> Setting<'e> {
             policy_digest: self.policy.digest.clone(),
             command,
         };
-        Ok(Auditor::open(self.sinks(), context)?)
+        Ok(Auditor::open(self.sinks(), context)?.with_courier(courier.as_ref()))
     }
 
     /// Opens a store for reading.

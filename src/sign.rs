@@ -19,10 +19,10 @@ use crate::name::{EnvironmentName, StoreName, show};
 use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
 use crate::policy::locate::check_match;
 use crate::policy::model::Policy;
-use crate::policy::trust::{Demand, NAMESPACE, fingerprint, is_accepted, signature_of};
+use crate::policy::trust::{Demand, NAMESPACE, fingerprint, is_accepted, is_attended, signature_of};
 use crate::setting::{Setting, load_options};
 use crate::store::identity::RecipientError;
-use crate::{caller, output};
+use crate::{caller, output, sys};
 
 /// Signs a policy and every file that it extends, each time anew.
 ///
@@ -94,6 +94,7 @@ pub fn verify(
 /// What ssh-keygen makes of `bytes`, and the key that it used.
 #[expect(clippy::disallowed_methods, reason = "a policy is no secret, and no value is in this command's environment")]
 fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> {
+    sys::signal::heed_children();
     let mut child = Command::new("ssh-keygen")
         .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
         .arg(key)
@@ -115,6 +116,9 @@ fn sign_one(bytes: &[u8], key: &Path) -> Result<(String, PublicKey), SignError> 
         return Err(SignError::KeyType(key.to_owned(), signer.algorithm().to_string()));
     }
     signer.verify(NAMESPACE, bytes, &signature).map_err(|_| SignError::Unfit)?;
+    if !is_attended(&signature) {
+        return Err(SignError::Unattended(key.to_owned()));
+    }
     Ok((text, signer))
 }
 
@@ -145,6 +149,7 @@ enum SignError {
     NoTrust(PathBuf),
     Recipients(StoreName, RecipientError),
     Start(String),
+    Unattended(PathBuf),
     Unfit,
     Write(PathBuf, String),
 }
@@ -158,6 +163,9 @@ impl fmt::Display for SignError {
             Self::NoTrust(host) => write!(f, "`{}` has no [trust], so this host demands no signature", show(host)),
             Self::Recipients(store, error) => write!(f, "store `{store}`: {error}"),
             Self::Start(why) => write!(f, "cannot run ssh-keygen: {why}"),
+            Self::Unattended(key) => {
+                write!(f, "nobody touched the security key of `{}`, and no host takes such a signature", show(key))
+            }
             Self::Unfit => write!(f, "what ssh-keygen made is no signature of this policy"),
             Self::Write(path, why) => write!(f, "cannot write `{}`: {why}", show(path)),
         }
@@ -168,7 +176,7 @@ impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
             Self::File(_) | Self::NoTrust(_) | Self::Recipients(..) => Class::Policy,
-            Self::Failed(_) | Self::KeyType(..) => Class::Identity,
+            Self::Failed(_) | Self::KeyType(..) | Self::Unattended(_) => Class::Identity,
             Self::Start(_) | Self::Unfit | Self::Write(..) => Class::Internal,
         }
     }
@@ -181,6 +189,7 @@ impl Cause for SignError {
             Self::Recipients(_, error) => error.hint(),
             Self::NoTrust(_) => Some("name the host file that has it: --host FILE".into()),
             Self::Start(_) => Some("apt-get install openssh-client".into()),
+            Self::Unattended(_) => Some("ssh-keygen -t ed25519-sk   # without -O no-touch-required".into()),
             Self::Unfit | Self::Write(..) => None,
         }
     }

@@ -127,7 +127,8 @@ pub fn is_inherited(fd: i32) -> bool {
     flags != -1 && flags & libc::FD_CLOEXEC == 0
 }
 
-/// Calls `exec` with what Rust's start-up changed put back: SIGPIPE's disposition, and the closed ones of descriptors 0-2.
+/// Calls `exec` with what Rust's start-up and we changed put back: the dispositions of SIGPIPE and SIGCHLD, and the closed ones
+/// of descriptors 0-2.
 /// Those are marked to be closed by the exec instead of closed here, so that after a failed exec no file of ours can be
 /// opened under the number of a standard stream.
 fn with_start_state(exec: impl FnOnce()) -> io::Error {
@@ -140,6 +141,7 @@ fn with_start_state(exec: impl FnOnce()) -> io::Error {
     let handler = if SIGPIPE_IGNORED_AT_START.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };
     // SAFETY: sets a disposition that needs no handler.
     unsafe { libc::signal(libc::SIGPIPE, handler) };
+    signal::hand_on_children();
     exec();
     let error = io::Error::last_os_error();
     // We are still here, and what is written from now on must fail as an error.
@@ -336,14 +338,9 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Pid> {
     // The child's errno comes through it; a successful exec closes it.
     let (report, child_report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let child_report_fd = child_report.as_raw_fd();
-    // SAFETY: takes no arguments; sets a disposition that needs no handler. Where SIGCHLD is ignored, as some service
-    // managers leave it, the kernel would reap the program and its exit status with it (wait(2), notes).
-    let parent = unsafe {
-        if disposition(libc::SIGCHLD) == libc::SIG_IGN {
-            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        }
-        libc::getpid()
-    };
+    signal::heed_children();
+    // SAFETY: takes no arguments.
+    let parent = unsafe { libc::getpid() };
     // SAFETY: between fork and exec the child calls only what is async-signal-safe (signal-safety(7), and bare system
     // calls), on memory that was there before: another thread may have held the allocator's lock.
     let pid = unsafe { libc::fork() };

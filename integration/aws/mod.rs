@@ -2,6 +2,7 @@
 
 mod addresses;
 mod agent;
+mod checkpoints;
 mod commands;
 pub mod credentials;
 mod differential;

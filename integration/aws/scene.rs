@@ -25,6 +25,8 @@ pub struct AwsScene {
     pub deadline: &'static str,
     /// More of `[run]`.
     pub run_rules: &'static str,
+    /// More of the sink.
+    pub sink: String,
 }
 
 /// What a value looks like in every test: it must be nowhere but in the child's environment.
@@ -52,6 +54,7 @@ impl AwsScene {
             secrets: String::new(),
             deadline: "20s",
             run_rules: "",
+            sink: String::new(),
         }
     }
 
@@ -105,12 +108,13 @@ impl AwsScene {
              [stores.params]\ntype = \"ssm\"\n{stores}{params}\
              [stores.sealed]\ntype = \"kms\"\nkey = \"{}\"\npath = \"{}sealed.age\"\n{stores}{sealed}\
              {secrets}\n[run]\ndeadline = \"{}\"\n{}\n[[grants]]\nsecrets = [\"*\"]\nto = \"anyone\"\n\
-             [[audit.sinks]]\ntype = \"file\"\nsync = false\npath = \"{}audit.jsonl\"\n",
+             [[audit.sinks]]\ntype = \"file\"\nsync = false\npath = \"{}audit.jsonl\"\n{}",
             kms::arn_of(&self.key),
             folder.display(),
             self.deadline,
             self.run_rules,
-            folder.display()
+            folder.display(),
+            self.sink
         );
         self.scene.write("aws.toml", text.as_bytes()).display().to_string()
     }

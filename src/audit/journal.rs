@@ -15,8 +15,8 @@ use super::record::{Author, Detail, Draft, Lists, Statement};
 use super::sink_file::FileSink;
 use super::sink_stream::StreamSink;
 use super::{
-    Assurance, AuditError, Context, End, Event, OpenSink, Outcome, Permit, Released, SecretNote, asked_for, ended,
-    new_access,
+    Assurance, AuditError, Context, Courier, End, Event, OpenSink, Outcome, Permit, Released, SecretNote, asked_for,
+    ended, new_access,
 };
 use crate::policy::eval::Grant;
 use crate::policy::model::Sink;
@@ -55,14 +55,14 @@ struct Entry {
 
 impl Journal {
     /// Opens every sink and starts the writer. File sinks hold records of level `agent`, in a chain under the uid of this
-    /// process.
+    /// process. `courier` takes checkpoints to parameters.
     ///
     /// # Errors
     /// No sink, one that could not take a record, or no thread.
-    pub fn open(sinks: &[Sink]) -> Result<Self, AuditError> {
-        let open = open_all(sinks)?;
+    pub fn open(sinks: &[Sink], courier: Option<Arc<dyn Courier>>) -> Result<Self, AuditError> {
+        let open = open_all(sinks, courier.as_ref())?;
         let (entries, incoming) = mpsc::channel(QUEUE);
-        let writer = Writer { sinks: sinks.to_vec(), open: Some(open) };
+        let writer = Writer { sinks: sinks.to_vec(), courier, open: Some(open) };
         let thread = thread::Builder::new().name("audit".into());
         thread.spawn(move || writer.serve(incoming)).map_err(|_| AuditError::Ended)?;
         Ok(Self { entries })
@@ -164,6 +164,7 @@ impl Access {
 
 struct Writer {
     sinks: Vec<Sink>,
+    courier: Option<Arc<dyn Courier>>,
     /// Not there after a failure.
     open: Option<Vec<OpenSink>>,
 }
@@ -213,7 +214,7 @@ impl Writer {
     fn write_all(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => open_all(&self.sinks)?,
+            None => open_all(&self.sinks, self.courier.as_ref())?,
         };
         for sink in &mut open {
             match sink {
@@ -238,7 +239,7 @@ impl Entry {
     }
 }
 
-fn open_all(sinks: &[Sink]) -> Result<Vec<OpenSink>, AuditError> {
+fn open_all(sinks: &[Sink], courier: Option<&Arc<dyn Courier>>) -> Result<Vec<OpenSink>, AuditError> {
     if sinks.is_empty() {
         return Err(AuditError::NoSink);
     }
@@ -249,5 +250,9 @@ fn open_all(sinks: &[Sink]) -> Result<Vec<OpenSink>, AuditError> {
         }
         Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
     };
-    sinks.iter().map(open).collect()
+    let mut sinks: Vec<OpenSink> = sinks.iter().map(open).collect::<Result<_, _>>()?;
+    if let Some(courier) = courier {
+        sinks.iter_mut().for_each(|sink| sink.send_by(courier));
+    }
+    Ok(sinks)
 }

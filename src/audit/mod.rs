@@ -7,7 +7,7 @@
 //!
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten; `checkpoint`: what
-//!   leaves the host;
+//!   leaves the host, and `sending`: to parameters, and when asked to;
 //! - `sink_file` with `head`, `sink_stream`: where the lines go;
 //! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
@@ -28,6 +28,7 @@ mod process;
 pub mod read;
 mod record;
 mod seal;
+mod sending;
 mod sink_file;
 mod sink_stream;
 pub mod verify;
@@ -39,11 +40,13 @@ use std::path::Path;
 use std::time::SystemTime;
 
 pub use actor::{Actor, AgentNote};
+pub use checkpoint::courier::Courier;
 pub use checkpoint::key::VerifierKey;
 pub use error::{AuditError, Problem};
 pub use event::{Assurance, Event, Outcome};
 pub use process::ProcessIdentity;
 pub use seal::Begun;
+pub use sending::Sent;
 
 use crate::agent::client::ReleasedByAgent;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};

@@ -12,12 +12,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
 use super::chain::{Break, Chain, Stored, StreamId, Tail, resume};
 use super::checkpoint::Anchoring;
+use super::checkpoint::courier::Courier;
 use super::checkpoint::key::{Signer, VerifierKey};
 use super::checkpoint::schedule::Schedule;
 use super::end::{End, find_end};
@@ -40,7 +42,8 @@ pub(super) struct FileSink {
     sync: bool,
     assurance: Assurance,
     evidence: Evidence,
-    anchoring: Option<Box<Anchoring>>,
+    /// To what any writer takes along, and to parameters.
+    anchorings: Vec<Anchoring>,
     broken: bool,
 }
 
@@ -65,13 +68,20 @@ impl FileSink {
         head.lock()?;
         // From here on an error drops `head`, and with it the lock.
         let (log, created) = open_checked(&path, OFlags::APPEND)?;
-        let apart = assurance == Assurance::Agent;
-        let anchoring = evidence.checkpoints.as_ref().map(|rules| Box::new(Anchoring::new(&path, rules, apart)));
-        let evidence = evidence.clone();
-        let mut sink = Self { path, log, head, sync, assurance, evidence, anchoring, broken: false };
+        let rules = evidence.checkpoints.as_ref();
+        let anchorings = rules.and_then(|rules| Anchoring::of_log(&path, rules, assurance == Assurance::Agent));
+        let (evidence, anchorings) = (evidence.clone(), anchorings.into_iter().collect());
+        let mut sink = Self { path, log, head, sync, assurance, evidence, anchorings, broken: false };
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
+    }
+
+    /// This writer has somebody who takes checkpoints to parameters.
+    pub(super) fn send_by(&mut self, courier: &Arc<dyn Courier>) {
+        let Some(rules) = &self.evidence.checkpoints else { return };
+        let apart = self.assurance == Assurance::Agent;
+        self.anchorings.extend(Anchoring::of_parameters(&self.path, rules, apart, courier));
     }
 
     /// Whether a record is not too long for this sink.
@@ -92,22 +102,41 @@ impl FileSink {
         drafts.iter().try_for_each(|draft| self.accepts(draft))?;
         self.head.lock()?;
         let written = self.append(author, drafts);
-        let anchoring = self.anchoring.as_mut();
-        let note = written.as_ref().ok().and_then(|chain| anchoring.and_then(|anchoring| anchoring.claim(*chain)));
+        let notes: Vec<_> = match &written {
+            Ok(chain) => self.anchorings.iter_mut().map(|anchoring| anchoring.claim(*chain)).collect(),
+            Err(_) => Vec::new(),
+        };
         self.head.unlock();
         written?;
-        self.anchor(author, note)
+        self.anchor(author, notes).map(drop)
     }
 
-    /// Delivers a checkpoint, and writes down what failed: of this one, or, where deliveries go on beside, of the last.
-    fn anchor(&mut self, author: &Author<'_>, note: Option<String>) -> Result<(), AuditError> {
-        let Some(anchoring) = &mut self.anchoring else { return Ok(()) };
-        if let Some(note) = note {
-            anchoring.deliver(note);
+    /// Takes the checkpoint of now everywhere, due or not. Answers what failed.
+    pub(super) fn send_now(&mut self, author: &Author<'_>) -> Result<Vec<String>, AuditError> {
+        self.head.lock()?;
+        let made = self.place(false).and_then(|place| {
+            let notes = self.anchorings.iter_mut().map(|anchoring| anchoring.make(place.chain).map(Some));
+            notes.collect::<Result<Vec<_>, _>>()
+        });
+        self.head.unlock();
+        self.anchor(author, made?)
+    }
+
+    /// Where its checkpoints go.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = String> {
+        self.anchorings.iter().flat_map(Anchoring::places)
+    }
+
+    /// Delivers checkpoints, and writes down what failed: of these, or, where deliveries go on beside, of the last.
+    fn anchor(&mut self, author: &Author<'_>, notes: Vec<Option<String>>) -> Result<Vec<String>, AuditError> {
+        for (anchoring, note) in self.anchorings.iter().zip(notes) {
+            if let Some(note) = note {
+                anchoring.deliver(note);
+            }
         }
-        let failures = anchoring.failures();
+        let failures: Vec<String> = self.anchorings.iter_mut().flat_map(Anchoring::failures).collect();
         if failures.is_empty() {
-            return Ok(());
+            return Ok(failures);
         }
         let reason = failures.join("; ");
         let (none, event) = (Lists::default(), Event::CheckpointFailed);
@@ -116,7 +145,7 @@ impl FileSink {
         self.head.lock()?;
         let written = self.append(author, std::slice::from_ref(&draft));
         self.head.unlock();
-        written.map(drop)
+        written.map(|_| failures)
     }
 
     /// The checkpoint of now, and the key that it is signed by.

@@ -1,5 +1,4 @@
-//! `vouchsafe audit init` and `audit checkpoint`: what the auditor gets from the host of a log: the seed of its seals, the key of
-//! its checkpoints, and a checkpoint of now.
+//! `vouchsafe audit init`: what the auditor gets from the host of a log: the seed of its seals.
 
 use crate::audit;
 use crate::cli;
@@ -29,14 +28,4 @@ pub(super) fn init(options: &cli::AuditInit) -> Result<(), Error> {
         );
     }
     output::print(&text)
-}
-
-/// Prints the checkpoint of now, or the key that checkpoints are signed by.
-///
-/// # Errors
-/// There is no log, or it is not ours.
-pub(super) fn checkpoint(options: &cli::AuditCheckpoint) -> Result<(), Error> {
-    let log = options.log.to_str().ok_or_else(|| cli::UsageError::new("the path of a log is UTF-8", None))?;
-    let (note, key) = audit::checkpoint(log)?;
-    output::print(&if options.key { format!("{key}\n") } else { note })
 }

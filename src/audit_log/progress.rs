@@ -18,10 +18,10 @@ pub(super) fn shown(files: &[PathBuf]) -> Option<Box<dyn FnMut(u64, u64)>> {
     if total < LONG || !stderr().is_terminal() {
         return None;
     }
-    let mut last = Instant::now();
+    let mut last: Option<Instant> = None;
     Some(Box::new(move |bytes, records| {
-        if last.elapsed() >= PAUSE {
-            last = Instant::now();
+        if last.is_none_or(|last| last.elapsed() >= PAUSE) {
+            last = Some(Instant::now());
             // A terminal that does not take it has nobody before it.
             write!(stderr(), "\r{}", bar(bytes, total, records)).unwrap_or_default();
         }

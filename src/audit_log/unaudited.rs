@@ -43,7 +43,7 @@ pub const UNAUDITED: &[Unaudited] = &[
     row("audit show", "", LOGS),
     row("audit who-has", "", LOGS),
     row("audit report", "", LOGS),
-    row("audit checkpoint", "", "signs what the log holds already"),
+    row("audit checkpoint", "it is printed, or arrives", "signs what the log holds already"),
     row("policy lint", "", POLICIES),
     row("policy diff", "", POLICIES),
     row("policy test", "", POLICIES),

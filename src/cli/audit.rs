@@ -28,8 +28,8 @@ pub enum Audit {
     /// Begin the seals of a log: whoever takes the host later cannot rewrite what is in it. Run it as the user that writes
     /// the log.
     Init(AuditInit),
-    /// Print the signed statement of where a log stands now, for somebody elsewhere to keep. Run it as the user that writes
-    /// the log.
+    /// Print the signed statement of where a log stands now, for somebody elsewhere to keep, or send it there. Run it as the
+    /// user that writes the log.
     Checkpoint(AuditCheckpoint),
     /// Was a record changed, removed, added or moved? Exit status 0, 11 (tampered) or 12 (incomplete).
     Verify(Verify),
@@ -59,11 +59,18 @@ pub struct AuditInit {
 #[derive(Debug, Args)]
 pub struct AuditCheckpoint {
     /// Print the key that checkpoints of this log are signed by instead, for `audit verify --key`.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "send")]
     pub key: bool,
+    /// Take it to where the checkpoints of each log go, by the sinks of the host file, or where that has none, of the policy.
+    /// For a timer.
+    #[arg(long)]
+    pub send: bool,
+    /// Whose sinks, with `--send`.
+    #[command(flatten)]
+    pub selection: Selection,
     /// The log.
-    #[arg(value_name = "LOG")]
-    pub log: PathBuf,
+    #[arg(value_name = "LOG", required_unless_present = "send", conflicts_with_all = ["send", "policy", "env", "service"])]
+    pub log: Option<PathBuf>,
 }
 
 /// `vouchsafe audit verify`.

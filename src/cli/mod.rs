@@ -187,6 +187,8 @@ pub enum IamFor {
     Rekey,
     /// `rotate`.
     Rotate,
+    /// `audit checkpoint --send`; the agent needs it besides that of `run`.
+    Checkpoint,
 }
 
 /// `vouchsafe list`.

@@ -39,7 +39,7 @@ pub struct Report {
 pub fn check(options: &cli::Check, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::load(&options.selection, parent)?;
     if let Some(command) = options.iam {
-        return iam::print(&setting.policy, command);
+        return iam::print(&setting.policy, setting.sinks(), command);
     }
     let mut findings = writing_findings(&setting.policy);
     let Seen { entries: secrets, problems, failures, exposed } = if options.offline {

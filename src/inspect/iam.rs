@@ -11,20 +11,30 @@ use crate::cli::IamFor;
 use crate::error::Error;
 use crate::name::{StoreName, VariableName};
 use crate::output;
-use crate::policy::model::{AwsAccess, ItemRef, KmsStore, Policy, Source, SsmStore, Stage, Store};
+use crate::policy::model::{
+    AwsAccess, ItemRef, KmsStore, ParameterAnchor, Policy, Sink, Source, SsmStore, Stage, Store, parameters_of,
+};
 use crate::store::kms::{context_of, region_of};
 
 /// Prints it.
 ///
 /// # Errors
 /// Standard output does not take it.
-pub(super) fn print(policy: &Policy, command: IamFor) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(&document(policy, command)).unwrap_or_default();
+pub(super) fn print(policy: &Policy, sinks: &[Sink], command: IamFor) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(&document(policy, sinks, command)).unwrap_or_default();
     output::print(&(text + "\n"))
 }
 
-fn document(policy: &Policy, command: IamFor) -> Value {
+fn document(policy: &Policy, sinks: &[Sink], command: IamFor) -> Value {
     let mut statements = Vec::new();
+    // The audit of every command but `run` may find a checkpoint due.
+    if command != IamFor::Run {
+        let parameter = |to: &ParameterAnchor| Place::of(&to.aws, None).parameter(&anywhere(&to.name));
+        let parameters: BTreeSet<String> = parameters_of(sinks).map(parameter).collect();
+        if !parameters.is_empty() {
+            statements.push(json!({ "Effect": "Allow", "Action": ["ssm:PutParameter"], "Resource": parameters }));
+        }
+    }
     for (name, store) in &policy.stores {
         let items: Vec<&ItemRef> = policy
             .secrets
@@ -58,6 +68,11 @@ fn document(policy: &Policy, command: IamFor) -> Value {
         }
     }
     json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// What stands for the names of hosts and users.
+fn anywhere(name: &str) -> String {
+    name.replace("{host}", "*").replace("{uid}", "*")
 }
 
 fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: IamFor) -> Vec<Value> {
@@ -107,7 +122,7 @@ fn ssm(store: &SsmStore, items: &[&ItemRef], paths: &BTreeSet<&str>, command: Ia
         IamFor::History => allow(&["ssm:GetParameterHistory"], &names),
         // Parameters lie in no sealed file.
         IamFor::Rekey => {}
-        IamFor::Rotate => {}
+        IamFor::Rotate | IamFor::Checkpoint => {}
     }
     statements
 }
@@ -186,6 +201,7 @@ fn kms(policy: &Policy, store: &KmsStore, inline: &BTreeSet<&BTreeMap<String, St
     };
     let of_file = context_of(&policy.environment, policy.service.as_ref(), &store.context);
     let actions: &[&str] = match command {
+        IamFor::Checkpoint => return Vec::new(),
         IamFor::Run | IamFor::History => &["kms:Decrypt"],
         IamFor::Rotate | IamFor::Set | IamFor::Remove | IamFor::Rekey => &["kms:Encrypt", "kms:Decrypt"],
     };
@@ -308,7 +324,7 @@ type = "stderr"
             Ok(policy) => policy,
             Err(errors) => panic!("{errors:?}"),
         };
-        serde_json::to_string(&document(&policy, command)).unwrap()
+        serde_json::to_string(&document(&policy, &policy.sinks, command)).unwrap()
     }
 
     #[test]

@@ -185,16 +185,21 @@ pub fn signer<'t>(
     if key.expires.is_some_and(|expires| now >= expires) {
         return Err(TrustErrorKind::Expired(fingerprint(&signed_by)));
     }
-    let is_hardware = matches!(signed_by.key_data(), KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_));
-    if is_hardware && !is_present(signature.signature_bytes()) {
+    if !is_attended(&signature) {
         return Err(TrustErrorKind::NotPresent);
     }
     Ok(key)
 }
 
-/// Flags come first of what follows the signature proper.
-fn is_present(signature: &[u8]) -> bool {
-    let flags = signature.len().checked_sub(TRAILER).and_then(|at| signature.get(at));
+/// Whether somebody was there: if a security key has signed, he has touched it.
+#[must_use]
+pub fn is_attended(signature: &SshSig) -> bool {
+    if !matches!(signature.public_key(), KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_)) {
+        return true;
+    }
+    // Flags come first of what follows the signature proper.
+    let bytes = signature.signature_bytes();
+    let flags = bytes.len().checked_sub(TRAILER).and_then(|at| bytes.get(at));
     flags.is_some_and(|flags| flags & USER_PRESENT != 0)
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Resource, Rlimit};
 
@@ -122,18 +123,24 @@ impl AsFd for Signals {
     }
 }
 
-/// Sets SIGCHLD to its default, and says whether it was ignored: then the kernel would throw away how children ended, and
-/// waiting would find none (waitpid(2), notes).
-#[must_use]
-pub fn heed_children() -> bool {
-    let ignored = disposition(libc::SIGCHLD) == libc::SIG_IGN;
-    set(libc::SIGCHLD, libc::SIG_DFL);
-    ignored
+/// SIGCHLD was ignored until [`heed_children`].
+static CHILDREN_WERE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// For whoever is going to wait for a child. Where SIGCHLD is ignored, as some service managers and shells leave it, the kernel
+/// throws away how children ended, and waiting finds none (waitpid(2), notes). What [`execve`](super::execve) starts finds it
+/// ignored again.
+pub fn heed_children() {
+    if disposition(libc::SIGCHLD) == libc::SIG_IGN {
+        CHILDREN_WERE_IGNORED.store(true, Ordering::Relaxed);
+        set(libc::SIGCHLD, libc::SIG_DFL);
+    }
 }
 
-/// Ignores SIGCHLD, for a child whose caller had done so.
-pub fn ignore_children() {
-    set(libc::SIGCHLD, libc::SIG_IGN);
+/// Sets SIGCHLD for whoever this process becomes.
+pub(super) fn hand_on_children() {
+    if CHILDREN_WERE_IGNORED.load(Ordering::Relaxed) {
+        set(libc::SIGCHLD, libc::SIG_IGN);
+    }
 }
 
 fn set(signal: c_int, disposition: libc::sighandler_t) {

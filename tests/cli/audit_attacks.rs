@@ -315,6 +315,48 @@ fn the_checkpoint_of_now_is_printed_and_verifies() {
     assert!(!host.scene.path("none.jsonl").exists());
 }
 
+#[test]
+fn the_checkpoint_of_now_is_sent_everywhere() {
+    let host = Host::new();
+    let send = |status| host.scene.verb(&["audit", "checkpoint", "--send"]).expect_status(status);
+    let notes = || std::fs::read_to_string(host.scene.path("elsewhere/notes")).unwrap_or_default();
+    assert!(send(0).out().contains("audit.jsonl: the checkpoint of now went to file:"));
+    assert_eq!(notes().lines().nth(1), Some("11"), "{}", notes());
+    assert_eq!(host.lines().len(), 11, "one that arrives is no record");
+    // Of a log that rests, again.
+    send(0);
+    assert_eq!(notes().matches("stream ").count(), 2);
+    host.scene.write("notes", notes().as_bytes());
+    host.scene
+        .vouchsafe(&["audit", "verify", "--checkpoint", "notes", "--key", &host.key, "audit.jsonl"])
+        .expect_status(0);
+    std::fs::remove_dir_all(host.scene.path("elsewhere")).unwrap();
+    let outcome = send(123);
+    assert!(outcome.err().contains("did not arrive: file:"), "{}", outcome.transcript());
+    assert!(host.lines().last().unwrap().contains("audit.checkpoint_failed"));
+    for wrong in [&["audit", "checkpoint"][..], &["audit", "checkpoint", "--send", "audit.jsonl"]] {
+        host.scene.vouchsafe(wrong).expect_status(2);
+    }
+    Scene::with(&[("A", "1")]).verb(&["audit", "checkpoint", "--send"]).expect_status(2);
+}
+
+#[test]
+fn who_leaves_checkpoints_to_others_is_told() {
+    let sink = "[[audit.sinks]]\ntype = \"file\"\npath = \"log\"\ncheckpoints = { to = [{ type = \"ssm\", name = \"/a\" }] }\n";
+    let scene = Scene::with(&[("A", "1")]).sinks(sink);
+    scene.write_policy();
+    let outcome = scene.vouchsafe(&["policy", "lint", "policy.toml"]).expect_status(0);
+    assert!(outcome.out().contains("note: no `run` takes checkpoints to `ssm:/a`"), "{}", outcome.out());
+    // Nothing says in which region: a run does not ask.
+    scene.run(&["true"]).expect_status(0);
+    // Whose account it is in is told too.
+    std::fs::copy(scene.path("policy.toml"), scene.path("old.toml")).unwrap();
+    let text = std::fs::read_to_string(scene.path("old.toml")).unwrap();
+    scene.write("policy.toml", text.replace("\"/a\"", "\"/a\", account = \"111122223333\"").as_bytes());
+    let outcome = scene.vouchsafe(&["policy", "diff", "old.toml", "policy.toml"]).expect_status(13);
+    assert!(outcome.out().contains("to ssm:/a account 111122223333"), "{}", outcome.out());
+}
+
 /// The agent's log is the one that this is for.
 #[test]
 fn the_agent_seals_and_anchors_its_log() {

@@ -74,7 +74,7 @@ type = "file"
 path = "log.jsonl"
 sync = true
 auditor = "age1auditor"
-checkpoints = { every = 100, interval = "1m", to = ["syslog", "file:/mnt/checkpoints"] }
+checkpoints = { every = 100, interval = "1m", to = ["syslog", "file:/mnt/checkpoints", { type = "ssm", name = "/audit", account = "111122223333" }] }
 [[audit.sinks]]
 type = "file"
 path = "x.jsonl"
@@ -103,7 +103,7 @@ impl Pair {
         self.scene.write("new/p.toml", new.as_bytes());
         let outcome = self.scene.vouchsafe(&["policy", "diff", "old/p.toml", "new/p.toml", "--json"]);
         assert!(matches!(outcome.status.code(), Some(0 | 13)), "{new}\n{}", outcome.transcript());
-        let answer: serde_json::Value = serde_json::from_str(&outcome.out()).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(outcome.out()).unwrap();
         let one =
             |one: &serde_json::Value| format!("{}: {}", one["kind"].as_str().unwrap(), one["text"].as_str().unwrap());
         let told: Vec<String> = answer["differences"].as_array().unwrap().iter().map(one).collect();
@@ -222,9 +222,13 @@ claimed = false"#,
     (&[("\"age1auditor\"", "\"age1eve\"")], "`auditor` was"),
     (&[("every = 100", "every = 1000")], "`checkpoints.every` was 100 and is 1000"),
     (&[("interval = \"1m\"", "interval = \"1h\"")], "`checkpoints.interval` was"),
+    (&[("\"/audit\", account = \"111122223333\"", "\"/audit\"")], "`checkpoints.to` was"),
     (&[(", \"file:/mnt/checkpoints\"", "")], "`checkpoints.to` was"),
     (
-        &[("checkpoints = { every = 100, interval = \"1m\", to = [\"syslog\", \"file:/mnt/checkpoints\"] }\n", "")],
+        &[(
+            "checkpoints = { every = 100, interval = \"1m\", to = [\"syslog\", \"file:/mnt/checkpoints\", { type = \"ssm\", name = \"/audit\", account = \"111122223333\" }] }\n",
+            "",
+        )],
         "`checkpoints` was",
     ),
     (
@@ -296,7 +300,7 @@ fn what_has_no_effect_is_no_difference() {
         edited(&[("A = {}", "A = { required = true, inject = true, item = \"A\", store = \"files\" }")]),
         edited(&[("sync = true\n", "")]),
         edited(&[("plain = false, ", "")]),
-        edited(&[("[\"syslog\", \"file:/mnt/checkpoints\"]", "[\"file:/mnt/checkpoints\", \"syslog\"]")]),
+        edited(&[("[\"syslog\", \"file:/mnt/checkpoints\",", "[\"file:/mnt/checkpoints\", \"syslog\",")]),
         edited(&[("A = {}\n", ""), ("LISTED = ", "A = {}\nLISTED = ")]),
         edited(&[("on_collision = \"error\"\n", "")]),
     ];

@@ -74,7 +74,8 @@ pub(super) fn note_unserved(host: &HostFile, own: &Actor, refused: &[Refused]) {
         return;
     }
     let write = async {
-        let journal = Journal::open(&host.sinks)?;
+        // It ends at once: a checkpoint that is to go to a parameter stays due.
+        let journal = Journal::open(&host.sinks, None)?;
         for refused in refused {
             let context = Context {
                 actor: own.clone(),

@@ -36,6 +36,7 @@ use crate::audit::{Actor, Event, Outcome};
 use crate::caller::{self, Names};
 use crate::checked_file::{distrust_groups, plain_io};
 use crate::cli::agent::Serve;
+use crate::courier::ToParameters;
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::show;
@@ -130,12 +131,13 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
             make(path, for_all)?
         }
     };
-    let journal = Journal::open(&host.sinks)?;
+    // The agent's own copy: its stores are asked in other threads.
+    let environment = Arc::new(ParentEnv::of_this_process());
+    let courier = ToParameters::of(&host.sinks, &host.network, || Arc::clone(&environment));
+    let journal = Journal::open(&host.sinks, courier)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(AT_ONCE).build();
     let runtime = runtime.map_err(|error| StartError::Io { what: "the event loop".into(), error })?;
 
-    // The agent's own copy: its stores are asked in other threads.
-    let environment = Arc::new(ParentEnv::of_this_process());
     let stores = Stores::new(Arc::clone(&host), environment);
     let mut cache = Cache::new(BYTES, VALUES, Box::new(stores)).ok_or(StartError::Memory)?;
     let no_key = |_| StartError::Io { what: "a random key".into(), error: io::ErrorKind::Other.into() };

@@ -1,5 +1,5 @@
-//! Where a checkpoint goes: another file, a descriptor, syslog, a program. None of them is the record, so none of them holds up an
-//! access for longer than its limit, and what fails is written down.
+//! Where a checkpoint goes: another file, a descriptor, syslog, a program, a parameter. None of them is the record, so none of
+//! them holds up an access for longer than its limit, and what fails is written down.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::fs::OFlags;
 
+use super::courier::Courier;
 use super::note::LINE_MARK;
 use crate::audit::head::open_checked;
 use crate::audit::record::rfc3339;
@@ -20,7 +21,7 @@ use crate::audit::sink_stream::StreamSink;
 use crate::checked_file::{check_program, plain_io};
 use crate::name::{escape, show};
 use crate::policy::model::Anchor;
-use crate::rotate::apply::command::process::{self, How};
+use crate::program::{self, How};
 use crate::sys::Strings;
 
 /// How long a program may take.
@@ -32,11 +33,12 @@ pub(in crate::audit) struct Deliverer {
     /// A thread of its own, one at a time: for a writer that others wait for.
     apart: bool,
     under_way: Arc<Mutex<()>>,
+    courier: Option<Arc<dyn Courier>>,
 }
 
 impl Deliverer {
-    pub(in crate::audit) fn new(apart: bool) -> Self {
-        Self { failures: Arc::default(), apart, under_way: Arc::default() }
+    pub(in crate::audit) fn new(apart: bool, courier: Option<Arc<dyn Courier>>) -> Self {
+        Self { failures: Arc::default(), apart, under_way: Arc::default(), courier }
     }
 
     /// Whether the last delivery is still under way.
@@ -46,10 +48,11 @@ impl Deliverer {
 
     pub(in crate::audit) fn deliver(&self, note: String, to: Vec<Anchor>) {
         let (failures, under_way) = (Arc::clone(&self.failures), Arc::clone(&self.under_way));
+        let courier = self.courier.clone();
         let work = move || {
             let _under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
             for anchor in &to {
-                if let Err(why) = deliver(&note, anchor) {
+                if let Err(why) = deliver(&note, anchor, courier.as_deref()) {
                     failures.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {why}", anchor.word()));
                 }
             }
@@ -74,7 +77,7 @@ impl Deliverer {
 ///
 /// # Errors
 /// Why not, in words of ours.
-pub(in crate::audit) fn deliver(note: &str, to: &Anchor) -> Result<(), String> {
+pub(in crate::audit) fn deliver(note: &str, to: &Anchor, courier: Option<&dyn Courier>) -> Result<(), String> {
     match to {
         Anchor::Command(path) => run(note, path),
         Anchor::Fd(number) => {
@@ -87,6 +90,10 @@ pub(in crate::audit) fn deliver(note: &str, to: &Anchor) -> Result<(), String> {
                 .and_then(|()| file.sync_data())
                 .map_err(|error| plain_io(&error))
         }
+        Anchor::Parameter(parameter) => match courier {
+            Some(courier) => courier.take(note, parameter),
+            None => Err("nobody here takes it there".to_owned()),
+        },
         Anchor::Syslog(path) => syslog(note, path).map_err(|error| plain_io(&error)),
     }
 }
@@ -113,7 +120,7 @@ fn run(note: &str, path: &Path) -> Result<(), String> {
     envp.push(&[b"PATH=/usr/bin:/bin"]);
     envp.push(&[b"LANG=C.UTF-8"]);
     envp.push(&[b"VOUCHSAFE_CHECKPOINT=", note.as_bytes()]);
-    let ended = process::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
+    let ended = program::run(&name, &argv, &envp, PATIENCE).map_err(|error| plain_io(&error))?;
     match ended.how {
         How::Exited(0) => Ok(()),
         How::Exited(status) => Err(format!("`{}` ended with status {status}", show(path))),

@@ -1,5 +1,6 @@
 //! When a checkpoint is due: after so many records, or so long after the last one. The last one lies in `<log>.checkpoint`, for
-//! every writer of the log; who finds one due under the lock makes it, so that there is one.
+//! every writer of the log; who finds one due under the lock makes it, so that there is one. The last one that went to parameters
+//! lies in `<log>.checkpoint.ssm`: not every writer takes it there.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -29,6 +30,13 @@ impl Schedule {
         let mut path = log.as_os_str().to_owned();
         path.push(".checkpoint");
         Self { log: log.to_owned(), path: path.into(), last: None }
+    }
+
+    /// That of the checkpoints that go to parameters.
+    pub(in crate::audit) fn of_parameters(log: &Path) -> Self {
+        let mut this = Self::of_log(log);
+        this.path.as_mut_os_string().push(".ssm");
+        this
     }
 
     /// The note, if one is due now that the chain stands here. For whoever holds the lock.

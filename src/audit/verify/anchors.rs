@@ -35,7 +35,8 @@ impl Anchors {
         let mut anchors = Self { open: BTreeMap::new(), total: 0, findings: Vec::new() };
         for path in files {
             let bytes = read(path).map_err(|error| AnchorError::Read(path.clone(), error))?;
-            let opened = open_all(&String::from_utf8_lossy(&bytes), key);
+            let text = String::from_utf8_lossy(&bytes);
+            let opened = open_all(values_of_parameters(&text).as_deref().unwrap_or(&text), key);
             if opened.forged > 0 {
                 anchors.findings.push(FindingKind::CheckpointForged { count: opened.forged });
             }
@@ -91,6 +92,30 @@ impl Anchors {
         }
         found
     }
+}
+
+/// What `aws ssm get-parameter-history` and `get-parameter` print as JSON.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Printed {
+    #[serde(default)]
+    parameters: Vec<PrintedParameter>,
+    parameter: Option<PrintedParameter>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PrintedParameter {
+    value: String,
+}
+
+/// The values one after the other, if the text is such JSON.
+fn values_of_parameters(text: &str) -> Option<String> {
+    // A note is no object.
+    let printed: Printed = text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok())??;
+    let values = printed.parameters.iter().chain(&printed.parameter).map(|one| format!("{}\n\n", one.value));
+    // Any other object holds whatever it holds.
+    Some(values.collect()).filter(|values: &String| !values.is_empty())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

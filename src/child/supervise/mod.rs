@@ -49,7 +49,7 @@ use notify::Manager;
 use restart::Phase;
 use spawned::Spawned;
 use terminal::Terminal;
-use worker::{Digest, Forked, StartState, Task, spawn};
+use worker::{Digest, Forked, Task, spawn};
 pub use worker::{Next, Told, Worker};
 
 /// The supervisor could not begin or go on.
@@ -97,14 +97,14 @@ pub fn supervise(
     let no_random = |_| failed("draw a random key")(io::ErrorKind::Other.into());
     let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(no_random)?;
     let mask = Mask::block_all().map_err(failed("block signals"))?;
-    let start = StartState { mask, ignored_children: sys::signal::heed_children() };
+    sys::signal::heed_children();
     let signals = Signals::open().map_err(failed("read signals"))?;
     // PID 1 gets every orphan anyway. Where the kernel refuses, they go to PID 1, as without us.
     set_child_subreaper(Some(getpid())).unwrap_or_default();
     let terminal = Terminal::look();
     let watch = rules.watch.filter(|_| rules.on_change == OnChange::Restart);
     let keeps = watch.is_some() && rules.on_crash == OnCrash::Previous;
-    match spawn(start, &terminal, Task::First, &key, keeps).map_err(failed("start a process"))? {
+    match spawn(mask, &terminal, Task::First, &key, keeps).map_err(failed("start a process"))? {
         Forked::Worker(worker) => Ok(*worker),
         Forked::Supervisor(child) => {
             let manager = Manager::at(notify_socket);
@@ -112,7 +112,7 @@ pub fn supervise(
             let changes = watch.map(|every| changes_of(every, notices));
             let supervisor = Supervisor {
                 own: getpid(),
-                start,
+                mask,
                 key,
                 grace: rules.grace,
                 patience: rules.deadline + Duration::from_secs(10),
@@ -146,7 +146,8 @@ fn changes_of(every: Duration, notices: Option<Box<dyn Notices>>) -> Box<dyn Cha
 
 struct Supervisor {
     own: Pid,
-    start: StartState,
+    /// What was blocked when we were started: a child gets that back.
+    mask: Mask,
     key: hmac::Key,
     grace: Duration,
     /// How long a worker may take to fetch.

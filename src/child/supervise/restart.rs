@@ -193,7 +193,7 @@ impl Supervisor {
 
     /// No process: as bad as a store that does not answer.
     fn fork(&self, task: Task) -> Option<Forked> {
-        spawn(self.start, &self.terminal, task, &self.key, self.keeps).ok()
+        spawn(self.mask, &self.terminal, task, &self.key, self.keeps).ok()
     }
 
     fn look_failed(&mut self, now: Instant) {

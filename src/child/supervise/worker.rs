@@ -86,13 +86,6 @@ pub(super) const FETCHED_LENGTH: usize = 1 + 32 + 8 + 32;
 /// Length of [`KEEP`] and the number after it.
 pub(super) const KEEP_LENGTH: usize = 1 + 8;
 
-/// How things were when we were started: what a child gets back.
-#[derive(Clone, Copy)]
-pub(super) struct StartState {
-    pub(super) mask: Mask,
-    pub(super) ignored_children: bool,
-}
-
 /// What a worker is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
@@ -135,13 +128,7 @@ pub(super) enum Forked {
 
 /// Makes a worker. All signals are blocked when this is called; in the worker they are as the caller had them when this
 /// returns.
-pub(super) fn spawn(
-    start: StartState,
-    terminal: &Terminal,
-    task: Task,
-    key: &hmac::Key,
-    is_kept: bool,
-) -> io::Result<Forked> {
+pub(super) fn spawn(mask: Mask, terminal: &Terminal, task: Task, key: &hmac::Key, is_kept: bool) -> io::Result<Forked> {
     let (channel, workers) = UnixStream::pair()?;
     channel.set_nonblocking(true)?;
     let supervisor = getpid();
@@ -156,7 +143,7 @@ pub(super) fn spawn(
         }
         Side::Child => {
             drop(channel);
-            settle(start, terminal, supervisor, task)?;
+            settle(mask, terminal, supervisor, task)?;
             let key = key.clone();
             Ok(Forked::Worker(Box::new(Worker { channel: workers, supervisor, task, key, is_kept, before: None })))
         }
@@ -164,7 +151,7 @@ pub(super) fn spawn(
 }
 
 /// What the worker has to change of what it was born with.
-fn settle(start: StartState, terminal: &Terminal, supervisor: Pid, task: Task) -> io::Result<()> {
+fn settle(mask: Mask, terminal: &Terminal, supervisor: Pid, task: Task) -> io::Result<()> {
     // kill -9 of the supervisor must not leave a child that nobody stops: it is asked to end, as `docker stop` would ask.
     set_parent_process_death_signal(Some(Signal::TERM))?;
     if getppid() != Some(supervisor) {
@@ -178,10 +165,7 @@ fn settle(start: StartState, terminal: &Terminal, supervisor: Pid, task: Task) -
             terminal.take_over();
         }
     }
-    if start.ignored_children {
-        sys::signal::ignore_children();
-    }
-    start.mask.restore();
+    mask.restore();
     Ok(())
 }
 

@@ -38,7 +38,8 @@ fn serials(old: &Side<'_>, new: &Side<'_>, found: &mut Found) {
     let (before, after) = (serials_of(old), serials_of(new));
     for (file, new) in &after {
         let Some(old) = before.get(file) else { continue };
-        let name = file.as_deref().map_or("the serial".to_owned(), |file| format!("the serial of {}", shown(file)));
+        let name =
+            file.as_deref().map_or_else(|| "the serial".to_owned(), |file| format!("the serial of {}", shown(file)));
         if new < old {
             let text =
                 format!("{name} was {old} and is {new}: LOWER, so this is an older one, or one that passes for it");
@@ -180,7 +181,7 @@ fn aws_access(store: &str, old: &AwsAccess, new: &AwsAccess, found: &mut Found) 
     found.setting(&of("in_flight"), (in_flight, &new.in_flight), number, never);
 }
 
-fn credential_word(source: CredentialSource) -> &'static str {
+pub(super) fn credential_word(source: CredentialSource) -> &'static str {
     match source {
         CredentialSource::Container => "container",
         CredentialSource::Environment => "environment",

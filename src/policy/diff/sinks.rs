@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::side::Side;
-use super::{Found, Sign, list, quoted, quoted_or_none, time, unpinned, unset, yes_or_no};
-use crate::policy::model::{Anchor, Evidence, Sink};
+use super::{Found, Sign, quoted, quoted_or_none, time, unpinned, unset, yes_or_no};
+use crate::policy::model::{Anchor, AwsAccess, Evidence, Sink};
 
 /// Which sink it is, whatever else is said of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,8 +43,10 @@ fn compare_terms(place: &str, (old_sync, old): &Terms, (new_sync, new): &Terms, 
             let later = |old: &Duration, new: &Duration| new > old;
             found.setting(&of("checkpoints.interval"), (&old.interval, &new.interval), time, later);
             let to = (anchors(&old.to), anchors(&new.to));
-            let lacks = |old: &Vec<String>, new: &Vec<String>| old.iter().any(|one| !new.contains(one));
-            found.setting(&of("checkpoints.to"), (&to.0, &to.1), |to| list(to.iter().map(String::as_str)), lacks);
+            let lacks = |old: &Vec<&Anchor>, new: &Vec<&Anchor>| old.iter().any(|one| !new.contains(one));
+            let words =
+                |to: &Vec<&Anchor>| format!("[{}]", to.iter().map(|to| anchor(to)).collect::<Vec<_>>().join(", "));
+            found.setting(&of("checkpoints.to"), (&to.0, &to.1), words, lacks);
         }
         (old, new) => {
             let is = (old.is_some(), new.is_some());
@@ -54,11 +56,29 @@ fn compare_terms(place: &str, (old_sync, old): &Terms, (new_sync, new): &Terms, 
     }
 }
 
-fn anchors(to: &[Anchor]) -> Vec<String> {
-    let mut words: Vec<String> = to.iter().map(Anchor::word).collect();
-    words.sort();
-    words.dedup();
-    words
+/// In an order of their own: in which one they are written down means nothing.
+fn anchors(to: &[Anchor]) -> Vec<&Anchor> {
+    let mut to: Vec<&Anchor> = to.iter().collect();
+    to.sort_by_cached_key(|anchor| format!("{anchor:?}"));
+    to.dedup();
+    to
+}
+
+/// With who takes it there: somebody else's account is somebody else's history.
+fn anchor(anchor: &Anchor) -> String {
+    let Anchor::Parameter(parameter) = anchor else { return quoted(&anchor.word()) };
+    let AwsAccess { region, endpoint, profile, role_arn, account, credential_source, in_flight: _ } = &parameter.aws;
+    let source = credential_source.map(|source| super::settings::credential_word(source).to_owned());
+    let said = [
+        ("region", region),
+        ("endpoint", endpoint),
+        ("profile", profile),
+        ("role", role_arn),
+        ("account", account),
+        ("credentials", &source),
+    ];
+    let said = said.into_iter().filter_map(|(what, text)| Some(format!(" {what} {}", quoted(text.as_ref()?))));
+    quoted(&anchor.word()) + &said.collect::<String>()
 }
 
 fn sinks(side: &Side<'_>) -> BTreeMap<Place, Terms> {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use evidence::{Anchor, Checkpoints, Evidence};
+pub use evidence::{Anchor, Checkpoints, Evidence, ParameterAnchor, parameters_of};
 pub use host::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
 pub use password::{Alphabet, CharacterClass, Password};
 pub use rotation::{Apply, Generate, Postgres, Program, Random, Roles, Rotation};

@@ -4,6 +4,7 @@
 //!   rotates: pure;
 //! - [`read`]: `GetParameters`, `GetParametersByPath`, `GetParameterHistory`;
 //! - [mod@write]: `PutParameter` and `DeleteParameter`, never doubled; [`relabel`]: moving labels;
+//! - [`mod@publish`]: a public text, such as a checkpoint of the audit log;
 //! - [`stages`], [`work`]: what rotation does, on all of these; [`hold`]: the right to do it.
 //!
 //! A stage is a label, `vouchsafe-current` and so on. A parameter without any such label has only its newest version, which
@@ -15,6 +16,7 @@ mod labels;
 mod lock;
 mod mark;
 pub mod names;
+mod publish;
 mod read;
 mod refusal;
 mod relabel;
@@ -28,6 +30,7 @@ use std::time::{Instant, SystemTime};
 use aws_sdk_ssm::types::ParameterType;
 
 use self::names::{Key, Selector};
+pub use self::publish::publish;
 pub use self::refusal::Refusal;
 use self::relabel::Right;
 pub use self::stages::apart_of;

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Context;
+use super::aws::{AwsFields, aws};
+use super::stores::is_ssm_name;
 use super::values::Zero;
-use crate::policy::file::raw::{At, RawCheckpoints, RawSink};
-use crate::policy::model::{Anchor, Checkpoints, Evidence};
+use crate::policy::file::raw::{At, RawAnchor, RawCheckpoints, RawParameter, RawSink};
+use crate::policy::model::{Anchor, Checkpoints, Evidence, ParameterAnchor};
 
 pub(super) fn evidence(raw: &RawSink, context: &mut Context<'_>) -> Evidence {
     Evidence {
@@ -29,7 +31,7 @@ fn checkpoints(at: &At<RawCheckpoints>, context: &mut Context<'_>) -> Option<Che
         context
             .findings
             .wrong(at, "the checkpoints go nowhere: there is no `to`")
-            .hint("to = [\"syslog\"]   # or \"file:PATH\", \"fd:NUMBER\", \"command:PATH\"");
+            .hint("to = [\"syslog\"]   # or \"file:PATH\", \"fd:NUMBER\", \"command:PATH\", { type = \"ssm\", name = \"/NAME\" }");
         return None;
     };
     context.not_empty("to", to);
@@ -37,8 +39,13 @@ fn checkpoints(at: &At<RawCheckpoints>, context: &mut Context<'_>) -> Option<Che
     Some(Checkpoints { every, interval: interval.unwrap_or(Duration::from_secs(60)), to })
 }
 
-fn anchor(at: &At<String>, context: &mut Context<'_>) -> Option<Anchor> {
-    let text = at.as_str();
+fn anchor(at: &At<RawAnchor>, context: &mut Context<'_>) -> Option<Anchor> {
+    let text = match &at.value {
+        RawAnchor::Word(text) => text.as_str(),
+        RawAnchor::Table(raw) => {
+            return parameter(at, raw, context).map(|parameter| Anchor::Parameter(Box::new(parameter)));
+        }
+    };
     let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
     let absolute = || Some(PathBuf::from(rest)).filter(|path| path.is_absolute() && !rest.contains('\0'));
     let found = match kind {
@@ -50,11 +57,44 @@ fn anchor(at: &At<String>, context: &mut Context<'_>) -> Option<Anchor> {
         _ => None,
     };
     if found.is_none() {
-        context.findings.wrong(
+        let finding = context.findings.wrong(
             at,
             "a checkpoint goes to `file:PATH`, `fd:NUMBER` (3 or above), `syslog`, `syslog:SOCKET` or `command:PATH`, each \
-             path absolute",
+             path absolute, or to a table `{ type = \"ssm\", ... }`",
         );
+        if kind == "ssm" {
+            finding.hint("to = [{ type = \"ssm\", name = \"/audit/{host}\", region = \"eu-west-1\" }]");
+        }
     }
     found
+}
+
+/// A name from `/` on: with a prefix that depends on where it stands, nobody would find it.
+fn parameter(at: &At<RawAnchor>, raw: &RawParameter, context: &mut Context<'_>) -> Option<ParameterAnchor> {
+    if raw.r#type.is_none() {
+        context.findings.wrong(at, "this place has no `type`").hint("type = \"ssm\"");
+    }
+    let aws = aws(
+        &AwsFields {
+            region: raw.region.as_ref(),
+            endpoint: raw.endpoint.as_ref(),
+            profile: raw.profile.as_ref(),
+            role_arn: raw.role_arn.as_ref(),
+            account: raw.account.as_ref(),
+            credential_source: raw.credential_source.as_ref(),
+            in_flight: None,
+        },
+        context,
+    );
+    let Some(name) = &raw.name else {
+        context.findings.wrong(at, "the parameter has no `name`").hint("name = \"/audit/{host}\"");
+        return None;
+    };
+    let rule = "the name of a parameter for checkpoints begins with `/` and has letters, digits, `.`, `-`, `_` and `/`; \
+                `{host}` and `{uid}` are the only words in braces";
+    let name = context.checked(name, rule, |text| {
+        let plain = text.replace("{host}", "h").replace("{uid}", "0");
+        plain.starts_with('/') && !plain.ends_with('/') && is_ssm_name(&plain)
+    })?;
+    Some(ParameterAnchor { name, aws })
 }

@@ -3,6 +3,7 @@
 //! Files of an `extends` chain are not put together first: a look-up asks them in order, the policy itself before its
 //! base, so that every field keeps the file that it stands in and relative paths keep the folder they are relative to.
 
+mod aws;
 mod bundles;
 mod child;
 mod evidence;

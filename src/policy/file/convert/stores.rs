@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::values::is_endpoint;
+use super::aws::{AwsFields, aws};
 use super::{Context, effective, pick};
 use crate::name::{StoreName, VariableName, escape, is_unprintable};
 use crate::policy::file::raw::{At, Format, NameWord, RawPolicy, RawStore, StoreType};
-use crate::policy::model::{
-    AgeStore, AwsAccess, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store, is_key_arn,
-};
+use crate::policy::model::{AgeStore, DocumentFormat, IdentitySource, KmsStore, SsmStore, Store, is_key_arn};
 
 /// What checks of secrets and bundles ask of stores, known also where a store has faults of its own.
 pub(super) struct Facts<'f> {
@@ -147,7 +145,8 @@ fn kms(name: &At<String>, raw: &RawStore, context: &mut Context<'_>) -> Option<K
         }
         pairs.insert(key.value.clone(), value.value.clone());
     }
-    let (aws, recipients, identities) = (aws(raw, context), recipients(raw, context), identities(raw, context));
+    let (aws, recipients, identities) =
+        (aws(&fields(raw), context), recipients(raw, context), identities(raw, context));
     Some(KmsStore { aws, key: key?, path, recipients, context: pairs, identities })
 }
 
@@ -158,7 +157,7 @@ fn ssm(raw: &RawStore, context: &mut Context<'_>) -> Option<SsmStore> {
         None => Some(String::new()),
     };
     let key = raw.key.as_ref().and_then(|at| context.line("key", at));
-    let aws = aws(raw, context);
+    let aws = aws(&fields(raw), context);
     Some(SsmStore { aws, prefix: prefix?, key })
 }
 
@@ -170,40 +169,15 @@ pub(super) fn is_ssm_name(name: &str) -> bool {
         && (name.starts_with('/') || !name.contains('/'))
 }
 
-fn aws(raw: &RawStore, context: &mut Context<'_>) -> AwsAccess {
-    let is_region = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 64
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    let is_account = |text: &str| text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
-    let is_role = |text: &str| text.starts_with("arn:") && text.contains(":iam::") && text.contains(":role/");
-    AwsAccess {
-        region: raw.region.as_ref().and_then(|at| {
-            context.checked(at, "a region is lower-case letters, digits and `-`, such as `eu-west-1`", is_region)
-        }),
-        endpoint: raw.endpoint.as_ref().and_then(|at| {
-            context.checked(
-                at,
-                "an endpoint is an `https://` URL without user or query; `http://` only to this host",
-                is_endpoint,
-            )
-        }),
-        profile: raw.profile.as_ref().and_then(|at| context.line("profile", at)),
-        role_arn: raw.role_arn.as_ref().and_then(|at| {
-            context.checked(at, "`role_arn` is the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME", |text| {
-                is_role(text) && !text.chars().any(|c| is_unprintable(c) || c.is_whitespace())
-            })
-        }),
-        account: raw.account.as_ref().and_then(|at| context.checked(at, "an account is 12 digits", is_account)),
-        credential_source: raw.credential_source.as_ref().map(|at| at.value.into()),
-        in_flight: raw.in_flight.as_ref().and_then(|at| {
-            let number = usize::try_from(at.value).ok().filter(|number| (1..=50).contains(number));
-            if number.is_none() {
-                context.findings.wrong(at, "`in_flight` is a number from 1 to 50");
-            }
-            number
-        }),
+fn fields(raw: &RawStore) -> AwsFields<'_> {
+    AwsFields {
+        region: raw.region.as_ref(),
+        endpoint: raw.endpoint.as_ref(),
+        profile: raw.profile.as_ref(),
+        role_arn: raw.role_arn.as_ref(),
+        account: raw.account.as_ref(),
+        credential_source: raw.credential_source.as_ref(),
+        in_flight: raw.in_flight.as_ref(),
     }
 }
 

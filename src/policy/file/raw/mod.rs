@@ -5,6 +5,7 @@
 //! which belong together. The comments of the fields become the descriptions of the JSON Schema.
 
 mod at;
+mod checkpoints;
 mod expected;
 mod host;
 mod rotation;
@@ -21,13 +22,16 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 pub(in crate::policy) use at::{At, Span};
+pub(in crate::policy) use checkpoints::{RawAnchor, RawCheckpoints, RawParameter};
 pub(in crate::policy) use expected::{RawExpectation, RawExpectations};
 pub(in crate::policy) use host::{RawHost, RawKey, RawTrust};
 pub(in crate::policy) use rotation::{RawApply, RawGenerate, RawRotate};
 pub(in crate::policy) use secrets::{RawBundle, RawSecret};
 pub(in crate::policy) use stores::RawStore;
 use words::{AgentWord, AwsRoleWord, CollisionWord, ModeWord, OnChangeWord, OnCrashWord};
-pub(in crate::policy) use words::{ApplyType, Format, GenerateType, NameWord, PendingWord, SinkType, StoreType};
+pub(in crate::policy) use words::{
+    ApplyType, CredentialWord, Format, GenerateType, NameWord, PendingWord, SinkType, StoreType,
+};
 
 /// What one service gets in one environment. Holds no secret.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -206,19 +210,6 @@ pub(in crate::policy) struct RawSink {
     pub(in crate::policy) checkpoints: Option<At<RawCheckpoints>>,
     /// fd: the number of a descriptor that the wrapper is started with, 3 or above.
     pub(in crate::policy) fd: Option<At<i64>>,
-}
-
-/// When a checkpoint is made, and where it goes.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub(in crate::policy) struct RawCheckpoints {
-    /// After so many records. Default: 1000.
-    pub(in crate::policy) every: Option<At<i64>>,
-    /// Or so long after the last one, if there is a record since. Default: 1m.
-    pub(in crate::policy) interval: Option<At<String>>,
-    /// Where to: `file:PATH`, `fd:NUMBER`, `syslog`, `syslog:SOCKET`, `command:PATH`.
-    #[schemars(required, with = "Vec<String>", length(min = 1))]
-    pub(in crate::policy) to: Option<At<Vec<At<String>>>>,
 }
 
 impl<'de> Deserialize<'de> for RawTo {

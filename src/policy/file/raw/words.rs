@@ -38,6 +38,14 @@ words!(
 );
 
 words!(
+    /// What kind of place a checkpoint goes to.
+    AnchorType {
+        /// A parameter of AWS Systems Manager.
+        "ssm" = Ssm,
+    }
+);
+
+words!(
     /// What the plaintext of an `age` store looks like.
     Format => model::DocumentFormat {
         /// vouchsafe's own document.

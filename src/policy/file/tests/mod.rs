@@ -343,13 +343,14 @@ fn checkpoints_go_to_places_that_are_named_in_full() {
         ))
     };
     let policy = with(
-        "{ every = 5, interval = \"2m\", to = [\"syslog\", \"syslog:/s\", \"fd:7\", \"file:/f\", \"command:/c\"] }",
+        "{ every = 5, interval = \"2m\", to = [\"syslog\", \"syslog:/s\", \"fd:7\", \"file:/f\", \"command:/c\", \
+         { type = \"ssm\", name = \"/audit/{host}/{uid}\", region = \"eu-west-1\" }] }",
     );
     let mut sinks = policy.unwrap().sinks;
     let Some(Sink::File { evidence, .. }) = sinks.pop() else { panic!("a file") };
     let rules = evidence.checkpoints.unwrap();
     let words: Vec<String> = rules.to.iter().map(Anchor::word).collect();
-    assert_eq!(words, ["syslog:/dev/log", "syslog:/s", "fd:7", "file:/f", "command:/c"]);
+    assert_eq!(words, ["syslog:/dev/log", "syslog:/s", "fd:7", "file:/f", "command:/c", "ssm:/audit/{host}/{uid}"]);
     assert_eq!((rules.every, rules.interval), (5, Duration::from_secs(120)));
     for line in [
         "{}",
@@ -362,6 +363,17 @@ fn checkpoints_go_to_places_that_are_named_in_full() {
         "{ to = [\"file:relative\"] }",
         "{ to = [\"command:anchor\"] }",
         "{ to = [\"ssm:/a\"] }",
+        "{ to = [7] }",
+        "{ to = [{ name = \"/a\" }] }",
+        "{ to = [{ type = \"ssm\" }] }",
+        "{ to = [{ type = \"file\", name = \"/a\" }] }",
+        "{ to = [{ type = \"ssm\", name = \"/a\", path = \"/a\" }] }",
+        "{ to = [{ type = \"ssm\", name = \"a\" }] }",
+        "{ to = [{ type = \"ssm\", name = \"/a/\" }] }",
+        "{ to = [{ type = \"ssm\", name = \"/a b\" }] }",
+        "{ to = [{ type = \"ssm\", name = \"/{name}\" }] }",
+        "{ to = [{ type = \"ssm\", name = \"/a\", account = \"1\" }] }",
+        "{ to = [{ type = \"ssm\", name = \"/a\", endpoint = \"http://example.com\" }] }",
         "{ to = [\"\"] }",
         "{ to = [\"syslog\"], of = 1 }",
     ] {

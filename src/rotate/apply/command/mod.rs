@@ -1,13 +1,11 @@
 //! A program of the operator's, one run for each step; `docs/rotation.md` is its contract.
 //!
-//! - [`process`]: one run, with an end whatever the program does;
-//! - [`mask`]: what it said, without any value.
+//! [`crate::program`] runs it; [`mask`] takes any value out of what it said.
 //!
 //! Values are in its environment and nowhere else, each one only in the steps that need it. Nobody else can have written
 //! the program. What it prints is a value (`create`), or shown to a person once it failed, masked; never recorded.
 
 pub mod mask;
-pub mod process;
 
 use std::ffi::CString;
 use std::io;
@@ -15,10 +13,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use self::mask::Masks;
-use self::process::{Ended, How, MAX_OUTPUT};
 use crate::checked_file::{check_program, plain_io};
 use crate::name::{EnvironmentName, VariableName, show};
 use crate::policy::model::Program;
+use crate::program::{self, Ended, How, MAX_OUTPUT};
 use crate::rotate::target::{Target, TargetError};
 use crate::secret::Secret;
 use crate::sys::Strings;
@@ -110,7 +108,7 @@ impl<'a> CommandTarget<'a> {
         let mut argv = Strings::default();
         argv.push(&[path.as_os_str().as_bytes()]);
         let envp = self.environment_of(step, values)?;
-        let ended = process::run(&name, &argv, &envp, self.program.timeout);
+        let ended = program::run(&name, &argv, &envp, self.program.timeout);
         drop(envp);
         let ended = ended.map_err(|error| {
             let shown = show(path);
