@@ -1,6 +1,6 @@
 //! Real parts: stock age, openssl, strace, other uids, PID 1 of a namespace, disks that are full or lose power, an empty root
 //! folder, the agent and its faults, AWS as a strict double of our own and as moto, TLS, PostgreSQL, MariaDB, containers, hosts
-//! with sysvinit, runit and php-fpm, the examples of `deploy/` by the tools of their platforms, the recipes with jq.
+//! with sysvinit, runit and php-fpm, journald, rsyslog and logrotate, the examples of `deploy/` by the tools of their platforms, the recipes with jq.
 //!
 //! Called by `integration/run`, which installs what is needed. A test whose part is missing prints `SKIPPED: ` and why; with
 //! CI=true that is a failure.
@@ -38,7 +38,9 @@ mod harness;
 mod held;
 mod leaks;
 mod legacy_hosts;
+mod logrotate;
 mod mariadb;
+mod mirrors;
 mod namespaces;
 mod other_uids;
 mod postgres;

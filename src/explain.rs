@@ -161,7 +161,9 @@ fn describe_sink(sink: &Sink) -> String {
             let anchored = if evidence.checkpoints.is_some() { ", checkpoints leave the host" } else { "" };
             format!("{} (file{synced}{sealed}{anchored})", escape(path))
         }
+        Sink::Journald(path) => format!("journald {} (mirror)", show(path)),
         Sink::Stderr => "standard error (stream)".into(),
+        Sink::Syslog(path) => format!("syslog {} (mirror)", show(path)),
     }
 }
 

@@ -53,10 +53,23 @@ pub fn complain(text: &str) -> io::Result<()> {
     if err.is_terminal() {
         return err.lock().write_all(text.as_bytes());
     }
+    say(text, Timespec { tv_sec: 1, tv_nsec: 0 })
+}
+
+/// The same for what is worth saying and not worth waiting for.
+///
+/// # Errors
+/// Standard error did not take it at once.
+pub fn mention(text: &str) -> io::Result<()> {
+    say(text, Timespec { tv_sec: 0, tv_nsec: 0 })
+}
+
+fn say(text: &str, patience: Timespec) -> io::Result<()> {
+    let err = io::stderr();
     // A pipe that is ready takes this much without waiting (pipe(7), PIPE_BUF).
     for piece in text.as_bytes().chunks(4096) {
         let mut ready = [PollFd::new(&err, PollFlags::OUT)];
-        if poll(&mut ready, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))? == 0 {
+        if poll(&mut ready, Some(&patience))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
         err.lock().write_all(piece)?;

@@ -88,7 +88,7 @@ fn tested(path: &Path, options: &LoadOptions) -> Result<Tested, PolicyError> {
     let expected = file::load_expectations(&table, &policy).map_err(|error| match error.is_absent() {
         true => {
             let message = format!("{}: there is no table of expected verdicts", show(&table));
-            PolicyError::plain(Class::Policy, message, Some("`policies/README.md` says what stands in it".into()))
+            PolicyError::plain(message, Some("`policies/README.md` says what stands in it".into()))
         }
         false => error,
     })?;

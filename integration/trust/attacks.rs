@@ -280,7 +280,7 @@ fn running(attack: &Attack<'_>, agent: &Agent<'_>, before: Option<String>) -> &'
         let is_told =
             |record: &Value| record["event"] == "policy.refused" && record["policy"].as_str() == before.as_deref();
         assert!(agent.audit().iter().any(is_told));
-        assert_eq!(run_prod(&attack.site, agent).expect_status(0).out(), format!("{CANARY}\n"));
+        assert_eq!(run_prod(attack.site, agent).expect_status(0).out(), format!("{CANARY}\n"));
     }
     caught
 }

@@ -108,6 +108,9 @@ fn table(status: &Value) -> String {
     if !lacks.is_empty() {
         line("memory", format!("not {}", lacks.join(", not ")));
     }
+    if status.get("records_not_mirrored").and_then(Value::as_u64).is_some_and(|lost| lost > 0) {
+        line("not mirrored", format!("{} records of the audit", at("/records_not_mirrored")));
+    }
     for policy in all(status.get("policies")) {
         let service = policy.get("service").and_then(Value::as_str).map(|name| format!("/{}", escape(name)));
         let down = texts(policy.get("stores_down"));

@@ -13,6 +13,8 @@ use crate::name::show;
 pub enum AuditError {
     /// No sink is configured.
     NoSink,
+    /// The sinks are mirrors, none of which counts.
+    OnlyMirrors,
     /// The recipient to whom seeds of sealing go is none. Says why, never what it is.
     Auditor(&'static str),
     /// A file that is to hold the key of checkpoints holds none.
@@ -130,6 +132,9 @@ impl fmt::Display for AuditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSink => write!(f, "no audit sink is configured, so nothing would be written down"),
+            Self::OnlyMirrors => {
+                write!(f, "the audit sinks are mirrors only, which can drop records, so nothing would be written down")
+            }
             Self::Random => write!(f, "the system's random generator failed, so no audit stream can be named"),
             Self::Auditor(why) => write!(f, "the auditor's recipient is {why}"),
             Self::NoKey { path } => write!(f, "`{}` holds no key that signs checkpoints", show(path)),
@@ -186,7 +191,9 @@ impl Cause for AuditError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSink => Some("add to the policy: [[audit.sinks]] with type = \"file\" and path = \"...\"".into()),
+            Self::NoSink | Self::OnlyMirrors => {
+                Some("add to the policy: [[audit.sinks]] with type = \"file\" and path = \"...\"".into())
+            }
             Self::Auditor(_) => Some("the public key of the auditor, as `age-keygen` prints it: age1...".into()),
             Self::NoKey { path } => {
                 let path = show(path);

@@ -11,12 +11,12 @@ use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::mirror::{Mirrors, Watch};
 use super::record::{Author, Detail, Draft, Lists, Statement};
-use super::sink_file::FileSink;
-use super::sink_stream::StreamSink;
+use super::sinks::{OpenSink, open_all, write_all};
 use super::{
-    Assurance, AuditError, Context, Courier, End, Event, OpenSink, Outcome, Permit, Released, SecretNote, asked_for,
-    ended, new_access,
+    Assurance, AuditError, Context, Courier, End, Event, Outcome, Permit, Released, SecretNote, asked_for, ended,
+    new_access,
 };
 use crate::policy::eval::Grant;
 use crate::policy::model::Sink;
@@ -55,14 +55,15 @@ struct Entry {
 
 impl Journal {
     /// Opens every sink and starts the writer. File sinks hold records of level `agent`, in a chain under the uid of this
-    /// process. `courier` takes checkpoints to parameters.
+    /// process. `courier` takes checkpoints to parameters; `watch` hears of the mirrors, in the thread of the writer.
     ///
     /// # Errors
-    /// No sink, one that could not take a record, or no thread.
-    pub fn open(sinks: &[Sink], courier: Option<Arc<dyn Courier>>) -> Result<Self, AuditError> {
-        let open = open_all(sinks, courier.as_ref())?;
+    /// No sink that counts, one that could not take a record, or no thread.
+    pub fn open(sinks: &[Sink], courier: Option<Arc<dyn Courier>>, watch: Box<dyn Watch>) -> Result<Self, AuditError> {
+        let open = open_all(sinks, Assurance::Agent, courier.as_ref())?;
         let (entries, incoming) = mpsc::channel(QUEUE);
-        let writer = Writer { sinks: sinks.to_vec(), courier, open: Some(open) };
+        let mirrors = Mirrors::of(sinks, watch);
+        let writer = Writer { sinks: sinks.to_vec(), courier, open: Some(open), mirrors };
         let thread = thread::Builder::new().name("audit".into());
         thread.spawn(move || writer.serve(incoming)).map_err(|_| AuditError::Ended)?;
         Ok(Self { entries })
@@ -167,6 +168,7 @@ struct Writer {
     courier: Option<Arc<dyn Courier>>,
     /// Not there after a failure.
     open: Option<Vec<OpenSink>>,
+    mirrors: Mirrors,
 }
 
 impl Writer {
@@ -214,14 +216,9 @@ impl Writer {
     fn write_all(&mut self, author: &Author<'_>, drafts: &[Draft<'_>]) -> Result<(), AuditError> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => open_all(&self.sinks, self.courier.as_ref())?,
+            None => open_all(&self.sinks, Assurance::Agent, self.courier.as_ref())?,
         };
-        for sink in &mut open {
-            match sink {
-                OpenSink::File(file) => file.write(author, drafts)?,
-                OpenSink::Stream(stream) => drafts.iter().try_for_each(|draft| stream.write(draft))?,
-            }
-        }
+        write_all(&mut open, &mut self.mirrors, author, drafts)?;
         self.open = Some(open);
         Ok(())
     }
@@ -237,22 +234,4 @@ impl Entry {
         let statement = Statement { event: self.event, outcome: self.outcome, reason, detail };
         Draft::new(&self.author(), statement, &self.lists, now)
     }
-}
-
-fn open_all(sinks: &[Sink], courier: Option<&Arc<dyn Courier>>) -> Result<Vec<OpenSink>, AuditError> {
-    if sinks.is_empty() {
-        return Err(AuditError::NoSink);
-    }
-    let open = |sink: &Sink| match sink {
-        Sink::Fd(number) => StreamSink::open(*number).map(OpenSink::Stream),
-        Sink::File { path, sync, evidence } => {
-            FileSink::open(path, *sync, evidence, Assurance::Agent).map(OpenSink::File)
-        }
-        Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
-    };
-    let mut sinks: Vec<OpenSink> = sinks.iter().map(open).collect::<Result<_, _>>()?;
-    if let Some(courier) = courier {
-        sinks.iter_mut().for_each(|sink| sink.send_by(courier));
-    }
-    Ok(sinks)
 }

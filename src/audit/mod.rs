@@ -8,7 +8,7 @@
 //! - `event`, `record`, `json`: the words and the line; `actor`, `process`: who acts;
 //! - `chain`: what ties the lines together, pure; `seal`: what keeps yesterday's from being rewritten; `checkpoint`: what
 //!   leaves the host, and `sending`: to parameters, and when asked to;
-//! - `sink_file` with `head`, `sink_stream`: where the lines go;
+//! - `sinks`: where the lines go: `sink_file` with `head`, `sink_stream`, and then [`mirror`] with `syslog` and `socket`;
 //! - [`journal`]: the records of many accesses at once, through one writer;
 //! - [`mod@verify`]: were they changed; [`mod@read`]: what do they say.
 //!
@@ -24,6 +24,7 @@ mod event;
 mod head;
 pub mod journal;
 mod json;
+pub mod mirror;
 mod process;
 pub mod read;
 mod record;
@@ -31,6 +32,9 @@ mod seal;
 mod sending;
 mod sink_file;
 mod sink_stream;
+mod sinks;
+mod socket;
+mod syslog;
 pub mod verify;
 
 #[cfg(test)]
@@ -52,9 +56,10 @@ use crate::agent::client::ReleasedByAgent;
 use crate::name::{EnvironmentName, ItemName, ServiceName, StoreName, VariableName};
 use crate::policy::eval::Grant;
 use crate::policy::model::{Binding, Evidence, Sink, Source};
+use mirror::{Mirrors, Warn};
 use record::{Author, Detail, Draft, Lists, SecretEntry, Statement};
 use sink_file::FileSink;
-use sink_stream::StreamSink;
+use sinks::{OpenSink, open_all, write_all};
 
 /// What is the same in every record of one command.
 #[derive(Debug, Clone)]
@@ -105,6 +110,7 @@ pub struct SecretNote {
 /// Writes records to every sink, and gives out the proofs that it did.
 pub struct Auditor {
     sinks: Vec<OpenSink>,
+    mirrors: Mirrors,
     context: Context,
     access: Access,
     /// For the next record.
@@ -145,11 +151,6 @@ pub enum End {
     Status(u8),
     /// Of this signal.
     Signal(i32),
-}
-
-enum OpenSink {
-    File(FileSink),
-    Stream(StreamSink),
 }
 
 /// Proof that an access was granted and that its request is written down in every sink. Made by [`Auditor::request`] and
@@ -278,23 +279,13 @@ impl RotationPermit {
 }
 
 impl Auditor {
-    /// Opens every sink. All of them are required, and there has to be one.
+    /// Opens every sink. All but mirrors are required, and there has to be one that is.
     ///
     /// # Errors
-    /// No sink, or one that could not take a record.
+    /// No sink that counts, or one that could not take a record.
     pub fn open(sinks: &[Sink], context: Context) -> Result<Self, AuditError> {
-        if sinks.is_empty() {
-            return Err(AuditError::NoSink);
-        }
-        let open = |sink: &Sink| match sink {
-            Sink::Fd(number) => StreamSink::open(*number).map(OpenSink::Stream),
-            Sink::File { path, sync, evidence } => {
-                FileSink::open(path, *sync, evidence, Assurance::File).map(OpenSink::File)
-            }
-            Sink::Stderr => StreamSink::open(2).map(OpenSink::Stream),
-        };
-        let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Self { sinks, context, access: new_access()?, request_ids: Vec::new(), remark: None })
+        let (open, mirrors) = (open_all(sinks, Assurance::File, None)?, Mirrors::of(sinks, Box::new(Warn)));
+        Ok(Self { sinks: open, mirrors, context, access: new_access()?, request_ids: Vec::new(), remark: None })
     }
 
     /// The records that follow are about another command: for a process that serves many.
@@ -453,10 +444,7 @@ impl Auditor {
         let author = Author { context: &self.context, access: &self.access.0 };
         let statement = Statement { event, outcome, reason, detail };
         let draft = Draft::new(&author, statement, &lists, SystemTime::now());
-        self.sinks.iter_mut().try_for_each(|sink| match sink {
-            OpenSink::File(file) => file.write(&author, std::slice::from_ref(&draft)),
-            OpenSink::Stream(stream) => stream.write(&draft),
-        })
+        write_all(&mut self.sinks, &mut self.mirrors, &author, std::slice::from_ref(&draft))
     }
 }
 

@@ -51,6 +51,9 @@ impl Auditor {
                 sent.push(Sent { log: file.path().to_owned(), to, failures });
             }
         }
+        if let (false, Some(first)) = (self.mirrors.is_empty(), self.sinks.first_mut()) {
+            self.mirrors.repeat(&first.take_lines());
+        }
         Ok(sent)
     }
 }

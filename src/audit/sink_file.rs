@@ -45,6 +45,8 @@ pub(super) struct FileSink {
     /// To what any writer takes along, and to parameters.
     anchorings: Vec<Anchoring>,
     broken: bool,
+    /// What was written, for mirrors; `None` where there are none.
+    pub(super) lines: Option<Vec<u8>>,
 }
 
 impl FileSink {
@@ -71,7 +73,7 @@ impl FileSink {
         let rules = evidence.checkpoints.as_ref();
         let anchorings = rules.and_then(|rules| Anchoring::of_log(&path, rules, assurance == Assurance::Agent));
         let (evidence, anchorings) = (evidence.clone(), anchorings.into_iter().collect());
-        let mut sink = Self { path, log, head, sync, assurance, evidence, anchorings, broken: false };
+        let mut sink = Self { path, log, head, sync, assurance, evidence, anchorings, broken: false, lines: None };
         sink.begin(created)?;
         sink.head.unlock();
         Ok(sink)
@@ -218,6 +220,9 @@ impl FileSink {
         {
             self.broken = true;
             return Err(self.failed("sync", errno));
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.extend_from_slice(&buffer);
         }
         // Only now: a state that is ahead of its log has lost the key for what has to be written again.
         if let (Some(file), Some(state)) = (state_file, state) {

@@ -27,6 +27,8 @@ pub(super) struct StreamSink {
     kind: FileType,
     chain: Chain,
     broken: bool,
+    /// What was written, for mirrors; `None` where there are none.
+    pub(super) lines: Option<Vec<u8>>,
 }
 
 enum Target {
@@ -75,7 +77,7 @@ impl StreamSink {
             return Err(refused("is closed or leads to the null device, where nothing is kept"));
         }
         let chain = Chain::begin(new_stream()?);
-        Ok(Self { name, target, kind, chain, broken: false })
+        Ok(Self { name, target, kind, chain, broken: false, lines: None })
     }
 
     /// Writes one record, in as many lines as it takes.
@@ -98,6 +100,9 @@ impl StreamSink {
             let next = self.chain.seal(&mut line, 0);
             self.send(&line, deadline).inspect_err(|_| self.broken = true)?;
             self.chain = next;
+            if let Some(lines) = &mut self.lines {
+                lines.extend_from_slice(&line);
+            }
         }
         Ok(())
     }

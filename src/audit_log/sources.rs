@@ -43,7 +43,7 @@ impl Sources {
     pub(super) fn of(sinks: &[Sink]) -> Result<Self, Error> {
         let Some(path) = sinks.iter().find_map(|sink| match sink {
             Sink::File { path, .. } => Some(path),
-            Sink::Fd(_) | Sink::Stderr => None,
+            Sink::Fd(_) | Sink::Journald(_) | Sink::Stderr | Sink::Syslog(_) => None,
         }) else {
             let hint = "name the logs, as they were collected: vouchsafe audit who-has NAME FILE...";
             return Err(UsageError::new("no sink is a file, so no log is found", Some(hint.into())).into());

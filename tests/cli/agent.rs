@@ -405,6 +405,7 @@ fn health_is_told_without_names() {
     let metrics = get("/metrics");
     assert!(metrics.contains("vouchsafe_agent_requests_total{outcome=\"granted\"} 1\n"), "{metrics}");
     assert!(metrics.contains("vouchsafe_agent_lookups_total{from=\"store\"} 2\n"), "{metrics}");
+    assert!(metrics.contains("vouchsafe_agent_records_not_mirrored_total 0\n"), "{metrics}");
     for word in ["hunter2", "files", "\"A\"", "test"] {
         assert!(!metrics.contains(word), "{word}: {metrics}");
     }

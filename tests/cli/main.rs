@@ -34,6 +34,7 @@ mod init;
 mod injection;
 mod leaks;
 mod mask;
+mod mirrors;
 mod output_schema;
 mod policy_diff;
 mod progress;

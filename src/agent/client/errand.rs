@@ -140,7 +140,7 @@ impl Errand<'_> {
         let log = self.host.sinks.iter().find_map(|sink| match sink {
             // Whose number it has there, the kernel need not have told us: that of systemd, if the socket is its.
             Sink::File { path, .. } => Some(path.replace("{uid}", "*")),
-            Sink::Fd(_) | Sink::Stderr => None,
+            Sink::Fd(_) | Sink::Journald(_) | Sink::Stderr | Sink::Syslog(_) => None,
         });
         let socket = self.socket.to_owned();
         match refusal {

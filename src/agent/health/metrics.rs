@@ -1,5 +1,6 @@
 //! Figures for whoever watches. No names in them: not of secrets, items, stores, environments or users.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -33,6 +34,7 @@ pub(crate) struct Metrics {
     policies_refused: Gauge,
     policies_outdated: Gauge,
     stores_down: Gauge,
+    records_not_mirrored: Counter,
 }
 
 /// What is not counted but looked at when somebody asks.
@@ -45,6 +47,7 @@ pub(crate) struct Now {
     pub(crate) policies_refused: usize,
     pub(crate) policies_outdated: usize,
     pub(crate) stores_down: usize,
+    pub(crate) records_not_mirrored: u64,
 }
 
 impl Metrics {
@@ -75,6 +78,12 @@ impl Metrics {
                 Gauge::default(),
             ),
             stores_down: named(all, "stores_down", "Stores that were down when last asked", Gauge::default()),
+            records_not_mirrored: named(
+                all,
+                "records_not_mirrored",
+                "Records of the audit that a mirror did not take",
+                Counter::default(),
+            ),
             registry,
         }
     }
@@ -142,6 +151,8 @@ impl Metrics {
         set(&self.policies_refused, now.policies_refused);
         set(&self.policies_outdated, now.policies_outdated);
         set(&self.stores_down, now.stores_down);
+        // It only ever grows.
+        self.records_not_mirrored.inner().store(now.records_not_mirrored, Ordering::Relaxed);
         let mut text = String::new();
         // Writing to a String does not fail.
         encode(&mut text, &self.registry).unwrap_or_default();

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Agent;
 use super::log::{Level, log};
+use super::mirrors::Losses;
 use super::policies::{Changes, Refused};
 use crate::audit::journal::Journal;
 use crate::audit::{Actor, AuditError, Context, Event, Outcome};
@@ -75,7 +76,7 @@ pub(super) fn note_unserved(host: &HostFile, own: &Actor, refused: &[Refused]) {
     }
     let write = async {
         // It ends at once: a checkpoint that is to go to a parameter stays due.
-        let journal = Journal::open(&host.sinks, None)?;
+        let journal = Journal::open(&host.sinks, None, Box::new(Losses::default()))?;
         for refused in refused {
             let context = Context {
                 actor: own.clone(),

@@ -54,11 +54,12 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 /// Writes without waiting: who reads the log too slowly must not hold up those who ask for secrets. There is nobody else to
 /// tell, but the next line says how many are missing.
 fn write(line: &str) -> bool {
-    let err = io::stderr();
+    // All the pieces of a line together: the writer of the audit has something to say too.
+    let mut err = io::stderr().lock();
     for piece in line.as_bytes().chunks(PIECE) {
         let mut ready = [PollFd::new(&err, PollFlags::OUT)];
         let is_ready = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|count| count > 0);
-        if !is_ready || err.lock().write_all(piece).is_err() {
+        if !is_ready || err.write_all(piece).is_err() {
             return false;
         }
     }

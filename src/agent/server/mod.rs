@@ -17,6 +17,7 @@ mod connection;
 mod fetch;
 mod limits;
 pub(crate) mod log;
+mod mirrors;
 mod notify;
 pub mod policies;
 mod refresh;
@@ -42,6 +43,7 @@ pub use start::serve;
 use self::access::Peer;
 use self::limits::{Budget, Releases, Slots, Whose};
 use self::log::{Level, log};
+use self::mirrors::Losses;
 use self::policies::{Policies, Served};
 use self::watched::Hub;
 use super::cache::Cache;
@@ -63,6 +65,7 @@ struct Agent {
     socket: PathBuf,
     policies: RefCell<Policies>,
     journal: Journal,
+    losses: Losses,
     cache: Cache,
     metrics: Metrics,
     names: RefCell<Names>,
@@ -235,6 +238,7 @@ impl Agent {
                 "oldest_seconds": figures.oldest.map(|at| at.elapsed().as_secs()),
                 "memory_lacks": self.lacks,
             },
+            "records_not_mirrored": self.losses.count(),
             "connections": { "open": self.slots.taken(), "at_most": self.slots.most() },
             "subscribers": { "open": self.subscribers.taken(), "at_most": self.subscribers.most() },
         })
@@ -264,6 +268,7 @@ impl Tell for Agent {
             policies_refused: policies.refused().count(),
             policies_outdated: policies.refused().filter(|refused| refused.kept.is_some()).count(),
             stores_down: self.cache.down().len(),
+            records_not_mirrored: self.losses.count(),
         })
     }
 }

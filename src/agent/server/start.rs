@@ -22,6 +22,7 @@ use super::access::Peer;
 use super::fetch::{AT_ONCE, Stores};
 use super::limits::{Budget, CONNECTIONS, RESERVED, Releases, SUBSCRIBERS, Slots};
 use super::log::{Level, log};
+use super::mirrors::Losses;
 use super::notify::Notify;
 use super::policies::{Changes, NoPolicy, Policies};
 use super::socket::{Socket, SocketError, handed_over, make};
@@ -131,10 +132,11 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
             make(path, for_all)?
         }
     };
+    let losses = Losses::default();
     // The agent's own copy: its stores are asked in other threads.
     let environment = Arc::new(ParentEnv::of_this_process());
     let courier = ToParameters::of(&host.sinks, &host.network, || Arc::clone(&environment));
-    let journal = Journal::open(&host.sinks, courier)?;
+    let journal = Journal::open(&host.sinks, courier, Box::new(losses.clone()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(AT_ONCE).build();
     let runtime = runtime.map_err(|error| StartError::Io { what: "the event loop".into(), error })?;
 
@@ -153,6 +155,7 @@ pub fn serve(options: &Serve, parent: &ParentEnv) -> Result<(), Error> {
         socket: socket.path.clone(),
         policies: policies.into(),
         journal,
+        losses,
         cache,
         metrics: Metrics::new(),
         names: Names::default().into(),
@@ -312,7 +315,9 @@ fn tell_start(agent: &Agent, socket: &Socket, health: Option<&Address>) {
     let sink = |sink: &Sink| match sink {
         Sink::Fd(number) => format!("fd:{number}"),
         Sink::File { path, .. } => path.clone(),
+        Sink::Journald(path) => format!("journald:{}", show(path)),
         Sink::Stderr => "stderr".to_owned(),
+        Sink::Syslog(path) => format!("syslog:{}", show(path)),
     };
     let sinks: Vec<String> = agent.host.sinks.iter().map(sink).collect();
     let mut started = agent.status();

@@ -4,7 +4,6 @@
 use std::ffi::CString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -18,8 +17,9 @@ use super::note::LINE_MARK;
 use crate::audit::head::open_checked;
 use crate::audit::record::rfc3339;
 use crate::audit::sink_stream::StreamSink;
+use crate::audit::syslog::{self, Severity};
 use crate::checked_file::{check_program, plain_io};
-use crate::name::{escape, show};
+use crate::name::show;
 use crate::policy::model::Anchor;
 use crate::program::{self, How};
 use crate::sys::Strings;
@@ -98,14 +98,11 @@ pub(in crate::audit) fn deliver(note: &str, to: &Anchor, courier: Option<&dyn Co
     }
 }
 
-/// RFC 5424 over a local socket, which must take it at once: facility authpriv (10), severity notice (5).
+/// The local socket of a syslog daemon must take it at once.
 fn syslog(note: &str, path: &Path) -> std::io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    let host = escape(&rustix::system::uname().nodename().to_string_lossy());
-    let (time, pid) = (rfc3339(SystemTime::now()), std::process::id());
-    let message = format!("<85>1 {time} {host} vouchsafe {pid} checkpoint - {LINE_MARK}{}", STANDARD.encode(note));
-    socket.send_to(message.as_bytes(), path).map(drop)
+    let text = format!("{LINE_MARK}{}", STANDARD.encode(note));
+    let message = syslog::message(Severity::Notice, &rfc3339(SystemTime::now()), &syslog::host(), "checkpoint", &text);
+    Ok(syslog::socket(path).send(message.as_bytes())?)
 }
 
 /// The note is in `VOUCHSAFE_CHECKPOINT`, and in nothing else: it is public.

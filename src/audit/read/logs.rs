@@ -35,7 +35,7 @@ impl Logs {
         let mut logs = Self::default();
         let path = sinks.iter().find_map(|sink| match sink {
             Sink::File { path, .. } => Some(Path::new(path)),
-            Sink::Fd(_) | Sink::Stderr => None,
+            Sink::Fd(_) | Sink::Journald(_) | Sink::Stderr | Sink::Syslog(_) => None,
         });
         let Some(path) = path else { return Ok(logs) };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));

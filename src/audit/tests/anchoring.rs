@@ -190,8 +190,12 @@ fn the_agent_delivers_beside_its_accesses() {
     );
     put(&program, script.as_bytes());
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let journal =
-        crate::audit::journal::Journal::open(&[sink_to(&folder, 1, vec![Anchor::Command(program)])], None).unwrap();
+    let journal = crate::audit::journal::Journal::open(
+        &[sink_to(&folder, 1, vec![Anchor::Command(program)])],
+        None,
+        Box::new(Warn),
+    )
+    .unwrap();
     let mut access = journal.access(std::sync::Arc::new(context())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let started = std::time::Instant::now();

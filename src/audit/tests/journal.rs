@@ -12,7 +12,7 @@ fn with_runtime<T>(work: impl Future<Output = T>) -> T {
 #[test]
 fn many_accesses_at_once_make_one_whole_chain() {
     let folder = Folder::new();
-    let journal = Journal::open(&[sink(&folder.log())], None).unwrap();
+    let journal = Journal::open(&[sink(&folder.log())], None, Box::new(Warn)).unwrap();
     with_runtime(tokio::task::LocalSet::new().run_until(async {
         let tasks: Vec<_> = (0..300)
             .map(|index| {
@@ -44,7 +44,7 @@ fn many_accesses_at_once_make_one_whole_chain() {
 #[test]
 fn a_log_that_cannot_be_written_refuses_until_it_can() {
     let folder = Folder::new();
-    let journal = Journal::open(&[sink(&folder.log())], None).unwrap();
+    let journal = Journal::open(&[sink(&folder.log())], None, Box::new(Warn)).unwrap();
     let mut access = journal.access(Arc::new(context())).unwrap();
     let mut release = || with_runtime(access.release((), &[note("A")])).map(drop);
     release().unwrap();
@@ -67,7 +67,7 @@ fn a_log_that_cannot_be_written_refuses_until_it_can() {
 #[test]
 fn a_journal_needs_a_sink_that_works() {
     let folder = Folder::new();
-    assert!(matches!(Journal::open(&[], None), Err(AuditError::NoSink)));
+    assert!(matches!(Journal::open(&[], None, Box::new(Warn)), Err(AuditError::NoSink)));
     let missing = folder.0.join("missing/x.jsonl");
-    assert!(matches!(Journal::open(&[sink(&missing)], None), Err(AuditError::MissingFolder { .. })));
+    assert!(matches!(Journal::open(&[sink(&missing)], None, Box::new(Warn)), Err(AuditError::MissingFolder { .. })));
 }

@@ -3,6 +3,7 @@
 mod anchoring;
 mod file;
 mod journal;
+mod mirrors;
 mod performance;
 mod schema;
 mod sealing;

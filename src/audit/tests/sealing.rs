@@ -315,7 +315,9 @@ fn the_journal_of_the_agent_seals_what_it_writes_together() {
     auditing.init().unwrap();
     let evidence = Evidence { auditor: Some(auditing.recipient.clone()), checkpoints: None };
     let path = auditing.log().to_str().unwrap().to_owned();
-    let journal = crate::audit::journal::Journal::open(&[Sink::File { path, sync: false, evidence }], None).unwrap();
+    let journal =
+        crate::audit::journal::Journal::open(&[Sink::File { path, sync: false, evidence }], None, Box::new(Warn))
+            .unwrap();
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(tokio::task::LocalSet::new().run_until(
         async {
             let tasks: Vec<_> = (0..100)

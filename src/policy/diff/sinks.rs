@@ -1,7 +1,7 @@
 //! Where the two policies write accesses down, and what makes that hold. Pure.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::side::Side;
@@ -13,7 +13,9 @@ use crate::policy::model::{Anchor, AwsAccess, Evidence, Sink};
 enum Place {
     Fd(i32),
     File(String),
+    Journald(PathBuf),
     Stderr,
+    Syslog(PathBuf),
 }
 
 /// What is said of a file.
@@ -88,6 +90,8 @@ fn sinks(side: &Side<'_>) -> BTreeMap<Place, Terms> {
             let path = side.path(Path::new(path)).to_string_lossy().into_owned();
             (Place::File(path), (*sync, evidence.clone()))
         }
+        Sink::Journald(path) => (Place::Journald(path.clone()), (true, Evidence::default())),
+        Sink::Syslog(path) => (Place::Syslog(path.clone()), (true, Evidence::default())),
         Sink::Stderr => (Place::Stderr, (true, Evidence::default())),
     };
     side.policy.sinks.iter().map(one).collect()
@@ -98,7 +102,11 @@ impl Place {
         match self {
             Self::Fd(number) => format!("descriptor {number}"),
             Self::File(path) => format!("file {}", quoted(path)),
+            Self::Journald(path) => {
+                format!("journald {}, a mirror, which does not count", quoted(&path.to_string_lossy()))
+            }
             Self::Stderr => "standard error".into(),
+            Self::Syslog(path) => format!("syslog {}, a mirror, which does not count", quoted(&path.to_string_lossy())),
         }
     }
 }

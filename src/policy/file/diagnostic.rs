@@ -23,8 +23,6 @@ pub struct PolicyError {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// [`Class::Policy`], or [`Class::Unsupported`] for what this build does not have.
-    pub class: Class,
     /// Where, if it stands somewhere.
     pub place: Option<Place>,
     /// What.
@@ -49,14 +47,14 @@ pub struct Place {
 impl PolicyError {
     /// A problem that stands on no line.
     #[must_use]
-    pub fn plain(class: Class, message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { problems: vec![Problem { class, place: None, message: message.into(), hint }], absent: false }
+    pub fn plain(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { problems: vec![Problem { place: None, message: message.into(), hint }], absent: false }
     }
 
     /// A file of `policy` that may not be used.
     #[must_use]
     pub fn of_trust(error: &TrustError, policy: &Path) -> Self {
-        Self::plain(error.class(), error.to_string(), error.hint_for(policy))
+        Self::plain(error.to_string(), error.hint_for(policy))
     }
 
     /// The same for a command that calls the option `--env` otherwise, in its hints.
@@ -100,13 +98,13 @@ impl PolicyError {
 
 impl From<TrustError> for PolicyError {
     fn from(error: TrustError) -> Self {
-        Self::plain(error.class(), error.to_string(), error.hint())
+        Self::plain(error.to_string(), error.hint())
     }
 }
 
 impl From<FileError> for PolicyError {
     fn from(error: FileError) -> Self {
-        Self { absent: error.is_absent(), ..Self::plain(Class::Policy, error.to_string(), error.hint()) }
+        Self { absent: error.is_absent(), ..Self::plain(error.to_string(), error.hint()) }
     }
 }
 
@@ -136,10 +134,8 @@ impl fmt::Display for Problem {
 }
 
 impl Cause for PolicyError {
-    /// A policy that is wrong in more than one way is invalid first of all.
     fn class(&self) -> Class {
-        let unsupported = self.problems.iter().all(|problem| problem.class == Class::Unsupported);
-        if unsupported { Class::Unsupported } else { Class::Policy }
+        Class::Policy
     }
 
     fn hint(&self) -> Option<String> {
@@ -167,7 +163,6 @@ pub(in crate::policy) struct Findings {
 pub(in crate::policy) struct Finding {
     file: usize,
     span: Span,
-    class: Class,
     message: String,
     suggestion: Option<String>,
     hint: Option<String>,
@@ -195,15 +190,8 @@ impl Findings {
 
     /// Notes that what stands at `span` is wrong.
     pub(in crate::policy) fn wrong_at(&mut self, span: Span, message: impl Into<String>) -> &mut Finding {
-        let finding = Finding {
-            file: self.file,
-            span,
-            class: Class::Policy,
-            message: message.into(),
-            suggestion: None,
-            hint: None,
-            cut: Cut::Plain,
-        };
+        let finding =
+            Finding { file: self.file, span, message: message.into(), suggestion: None, hint: None, cut: Cut::Plain };
         let index = self.found.len();
         self.found.push(finding);
         #[expect(clippy::indexing_slicing, reason = "pushed in the line above")]
@@ -249,12 +237,6 @@ impl Finding {
         self.suggestion.is_some()
     }
 
-    /// The schema has it, this build does not.
-    pub(in crate::policy) fn unsupported(&mut self) -> &mut Self {
-        self.class = Class::Unsupported;
-        self
-    }
-
     /// What follows on the line may be a value that has no business there.
     pub(in crate::policy) fn cut_after_span(&mut self) -> &mut Self {
         self.cut = Cut::AfterSpan;
@@ -280,7 +262,7 @@ impl Finding {
             (Some(only), None) | (None, Some(only)) => Some(only.clone()),
             (None, None) => None,
         };
-        Problem { class: self.class, place, message: self.message.clone(), hint }
+        Problem { place, message: self.message.clone(), hint }
     }
 }
 

@@ -402,6 +402,21 @@ pub enum Sink {
         /// What makes its records hold against whoever takes the host later.
         evidence: Evidence,
     },
+    /// The native socket of journald: a mirror.
+    Journald(PathBuf),
     /// Standard error.
     Stderr,
+    /// The local socket of a syslog daemon: a mirror.
+    Syslog(PathBuf),
+}
+
+impl Sink {
+    /// Whether it only repeats what the others have accepted. A mirror can drop, so it never counts.
+    #[must_use]
+    pub fn is_mirror(&self) -> bool {
+        match self {
+            Self::Journald(_) | Self::Syslog(_) => true,
+            Self::Fd(_) | Self::File { .. } | Self::Stderr => false,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `[child]`, `[run]`, `[cache]` and sinks.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::evidence::evidence;
@@ -144,9 +145,28 @@ fn duration<'f>(
     at.and_then(|at| context.duration(at, zero)).unwrap_or_else(|| Duration::from_secs(default))
 }
 
-/// The sinks of the file that is being checked. That there is one at all is for the audit to demand.
-pub(super) fn sinks(raw: &RawAudit, context: &mut Context<'_>) -> Vec<Sink> {
-    raw.sinks.iter().filter_map(|at| sink(at, context)).collect()
+/// The sinks of a chain of files. That there is one at all is for the audit to demand; but a list of nothing but mirrors says
+/// that there was to be one.
+pub(super) fn sinks<'f>(files: impl Iterator<Item = &'f RawAudit>, context: &mut Context<'_>) -> Vec<Sink> {
+    let (mut sinks, mut listed) = (Vec::new(), None);
+    for (index, raw) in files.enumerate() {
+        context.findings.file = index;
+        for at in &raw.sinks {
+            listed.get_or_insert((index, at.span));
+            sinks.push(sink(at, context));
+        }
+    }
+    // What is wrong with a sink was said; without it nothing is known of the list.
+    if let (Some((index, span)), Some(found)) = (listed, sinks.iter().cloned().collect::<Option<Vec<Sink>>>())
+        && found.iter().all(Sink::is_mirror)
+    {
+        context.findings.file = index;
+        context
+            .findings
+            .wrong_at(span, "these sinks are mirrors only, which can drop records, so nothing would be written down")
+            .hint("add: [[audit.sinks]] with type = \"file\" and path = \"...\"");
+    }
+    sinks.into_iter().flatten().collect()
 }
 
 fn sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
@@ -155,16 +175,16 @@ fn sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
         context.findings.wrong(at, "the sink has no `type`").hint("type = \"file\"   # or \"stderr\", \"fd\"");
         return None;
     };
-    let fields = [
-        ("path", raw.path.as_ref().map(|at| at.span), SinkType::File),
-        ("sync", raw.sync.as_ref().map(|at| at.span), SinkType::File),
-        ("auditor", raw.auditor.as_ref().map(|at| at.span), SinkType::File),
-        ("checkpoints", raw.checkpoints.as_ref().map(|at| at.span), SinkType::File),
-        ("fd", raw.fd.as_ref().map(|at| at.span), SinkType::Fd),
+    let fields: [(_, _, &[SinkType]); 5] = [
+        ("path", raw.path.as_ref().map(|at| at.span), &[SinkType::File, SinkType::Syslog, SinkType::Journald]),
+        ("sync", raw.sync.as_ref().map(|at| at.span), &[SinkType::File]),
+        ("auditor", raw.auditor.as_ref().map(|at| at.span), &[SinkType::File]),
+        ("checkpoints", raw.checkpoints.as_ref().map(|at| at.span), &[SinkType::File]),
+        ("fd", raw.fd.as_ref().map(|at| at.span), &[SinkType::Fd]),
     ];
     for (field, span, of) in fields {
         if let Some(span) = span
-            && of != kind.value
+            && !of.contains(&kind.value)
         {
             context.findings.wrong_at(span, format!("`{field}` means nothing for a sink of this type"));
         }
@@ -183,15 +203,23 @@ fn sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {
             }
             fd.map(Sink::Fd)
         }
-        SinkType::Syslog | SinkType::Journald => {
-            context
-                .findings
-                .wrong(kind, "this sink is a mirror, which this build does not have")
-                .unsupported()
-                .hint("type = \"file\", or \"stderr\", which journald and containers collect");
-            None
-        }
+        SinkType::Journald => local_socket(at, "/run/systemd/journal/socket", context).map(Sink::Journald),
+        SinkType::Syslog => local_socket(at, "/dev/log", context).map(Sink::Syslog),
     }
+}
+
+/// Where the daemon of a mirror listens. Whether it does is not for now: a mirror never refuses anything.
+fn local_socket(at: &At<RawSink>, usual: &str, context: &mut Context<'_>) -> Option<PathBuf> {
+    let Some(path) = &at.value.path else { return Some(usual.into()) };
+    // 108 bytes with the NUL: unix(7).
+    let is_fit = path.as_str().starts_with('/') && path.as_str().len() < 108 && !path.as_str().contains('\0');
+    if !is_fit {
+        context
+            .findings
+            .wrong(path, "the socket of a mirror is an absolute path of at most 107 bytes")
+            .hint(format!("path = \"{usual}\"   # which is what it is without `path`"));
+    }
+    is_fit.then(|| path.as_str().into())
 }
 
 fn file_sink(at: &At<RawSink>, context: &mut Context<'_>) -> Option<Sink> {

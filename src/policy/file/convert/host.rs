@@ -14,7 +14,7 @@ const KEY_RULE: &str = "a trusted key is one line as OpenSSH writes it, of type 
 pub(in crate::policy::file) fn host_file(raw: &RawHost, context: &mut Context<'_>) -> Option<HostFile> {
     let host = HostFile {
         path: context.sources.first().map(|source| source.path.clone()).unwrap_or_default(),
-        sinks: child::sinks(&raw.audit, context),
+        sinks: child::sinks(std::iter::once(&raw.audit), context),
         agent: HostAgent {
             socket: raw.agent.socket.as_ref().and_then(|at| context.path(at)),
             users: raw.agent.users.as_ref().map(|list| context.principals("users", list)).unwrap_or_default(),

@@ -54,11 +54,7 @@ pub(super) fn policy(files: &[RawPolicy], digest: String, context: &mut Context<
     let run = child::run(files, context);
     let cache = child::cache(files, context);
     rotation::spare_the_agent(&mut secrets, run.agent, &cache);
-    let sinks = files.iter().enumerate().flat_map(|(index, file)| {
-        context.findings.file = index;
-        child::sinks(&file.audit, context)
-    });
-    let sinks = sinks.collect();
+    let sinks = child::sinks(files.iter().map(|file| &file.audit), context);
     if !context.findings.is_empty() {
         return None;
     }

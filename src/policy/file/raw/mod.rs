@@ -199,7 +199,8 @@ pub(in crate::policy) struct RawSink {
     /// What kind of place.
     #[schemars(required, with = "SinkType")]
     pub(in crate::policy) r#type: Option<At<SinkType>>,
-    /// file: where, relative to this policy file; `{uid}` stands for the caller's uid.
+    /// file: where, relative to this policy file; `{uid}` stands for the caller's uid. syslog, journald: the daemon's socket, an
+    /// absolute path. Default: `/dev/log`, `/run/systemd/journal/socket`.
     pub(in crate::policy) path: Option<At<String>>,
     /// file: whether each record is on the disk before the access goes on. Default: true.
     pub(in crate::policy) sync: Option<At<bool>>,

@@ -258,9 +258,9 @@ words!(
         "stderr" = Stderr,
         /// A descriptor that the wrapper is started with.
         "fd" = Fd,
-        /// A mirror that this build does not have.
+        /// A mirror, which never counts: the local socket of a syslog daemon, RFC 5424.
         "syslog" = Syslog,
-        /// A mirror that this build does not have.
+        /// A mirror, which never counts: journald's native socket.
         "journald" = Journald,
     }
 );

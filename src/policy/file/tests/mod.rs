@@ -328,11 +328,24 @@ fn a_host_file_at_its_default_place_belongs_to_root() {
 }
 
 #[test]
-fn a_mirror_is_unsupported_and_says_so() {
-    let error = parse("version = 1\nenvironment = \"dev\"\n[[audit.sinks]]\ntype = \"syslog\"\n").unwrap_err();
-    assert_eq!(error.class(), Class::Unsupported);
-    let both = parse("version = 1\nenvironment = \"a b\"\n[[audit.sinks]]\ntype = \"syslog\"\n").unwrap_err();
-    assert_eq!(both.class(), Class::Policy);
+fn mirrors_have_their_usual_sockets_and_stand_beside_what_counts() {
+    let sinks = |text: &str| parse(&format!("version = 1\nenvironment = \"dev\"\n{text}")).map(|policy| policy.sinks);
+    let file = "[[audit.sinks]]\ntype = \"file\"\npath = \"log\"\n";
+    let mirrors = "[[audit.sinks]]\ntype = \"syslog\"\n[[audit.sinks]]\ntype = \"journald\"\n";
+    let found = sinks(&format!("{mirrors}{file}[[audit.sinks]]\ntype = \"syslog\"\npath = \"/s\"\n")).unwrap();
+    assert_eq!(found[0], Sink::Syslog("/dev/log".into()));
+    assert_eq!(found[1], Sink::Journald("/run/systemd/journal/socket".into()));
+    assert_eq!(found[3], Sink::Syslog("/s".into()));
+    assert_eq!(found.iter().map(Sink::is_mirror).collect::<Vec<_>>(), [true, true, false, true]);
+    let only = sinks(mirrors).unwrap_err();
+    assert!(only.to_string().contains("mirrors only"), "{only}");
+    assert!(only.hint().unwrap().contains("type = \"file\""));
+    let long = "/x".repeat(54);
+    for path in ["", "log.sock", "{uid}", &long] {
+        let error = sinks(&format!("{file}[[audit.sinks]]\ntype = \"journald\"\npath = \"{path}\"\n")).unwrap_err();
+        assert!(error.to_string().contains("an absolute path"), "{error}");
+    }
+    assert_eq!(sinks("").unwrap(), [], "whether there is one at all is for the audit to say");
 }
 
 #[test]
