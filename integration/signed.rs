@@ -28,7 +28,7 @@ impl Signed {
         }
         let key = |name: &str| std::fs::read_to_string(scene.path(&format!("{name}.pub"))).unwrap().trim().to_owned();
         let trust = format!(
-            "[trust]\nenvironments = [\"test\"]\nmin_serial = {{ test = 12 }}\n[[trust.keys]]\nkey = \"{}\"\n\
+            "[trust]\nenvironments = [\"other\", \"test\"]\nmin_serial = {{ test = 12 }}\n[[trust.keys]]\nkey = \"{}\"\n\
              environments = [\"test\"]\n[[trust.keys]]\nkey = \"{}\"\nenvironments = [\"other\"]\n",
             key("alice"),
             key("bob")
@@ -218,4 +218,124 @@ fn an_encrypted_key_and_one_that_an_agent_holds_can_sign() {
     let outcome = signed.sign("nobody").expect_status(124);
     assert!(outcome.err().contains("ssh-keygen made no signature"), "{}", outcome.transcript());
     assert_eq!(std::fs::read(scene.path("policy.toml.sig")).unwrap(), before);
+}
+
+/// What a file of recipients holds is under no signature: whoever can write it could let himself in.
+#[test]
+fn recipients_of_a_signed_policy_stand_in_the_policy() {
+    if !is_possible() {
+        return;
+    }
+    let signed = Signed::new();
+    let scene = &signed.scene;
+    let store = "[stores.more]\ntype = \"age\"\npath = \"more.age\"\nrecipients_file = \"readers.txt\"\n\
+         identities = [\"file:identity.key\"]\n\n[secrets]\nM = { store = \"more\", required = false }\n";
+    signed.edit("policy.toml", "[secrets]\n", store);
+    let readers = format!("{}\n", scene.recipient());
+    scene.write("readers.txt", readers.as_bytes());
+    // Elsewhere nothing changes.
+    signed.sign("alice").expect_status(0);
+    let policy = signed.policy.to_str().unwrap();
+    scene.vouchsafe(&["set", "M", "--generate", "--policy", policy]).expect_status(0);
+    let sealed = std::fs::read(scene.path("more.age")).unwrap();
+    let under = |words: &[&str]| with_etc(scene, &[("vouchsafe/host.toml", &signed.trust)], words);
+    assert_eq!(signed.run().expect_status(0).out(), "canary-of-A\n");
+    for words in [
+        &["set", "M", "--generate", "--policy", policy][..],
+        &["remove", "M", "--policy", policy],
+        &["rekey", "--policy", policy],
+        &["copy", "--from", policy, "--to", policy, "--overwrite", "M"],
+        &["policy", "verify", policy],
+        &["policy", "sign", policy, "--key", "alice"],
+    ] {
+        let outcome = under(words);
+        signed.refused(&outcome, "readers.txt`: this host demands a signature of the policy");
+        assert!(outcome.err().contains("hint: recipients = ["), "{}", outcome.transcript());
+    }
+    assert_eq!(std::fs::read(scene.path("more.age")).unwrap(), sealed);
+    // As it says.
+    signed.edit(
+        "policy.toml",
+        "recipients_file = \"readers.txt\"",
+        &format!("recipients = [\"{}\"]", scene.recipient()),
+    );
+    signed.sign("alice").expect_status(0);
+    under(&["set", "M", "--generate", "--policy", policy]).expect_status(0);
+    under(&["policy", "verify", policy]).expect_status(0);
+}
+
+#[test]
+fn a_signature_is_written_down_before_it_is_there() {
+    if !have(&["ssh-keygen"], false) {
+        return;
+    }
+    let signed = Signed::new();
+    let text = std::fs::read_to_string(&signed.policy).unwrap();
+    let (head, _) = text.split_once("[[audit.sinks]]").unwrap();
+    signed.scene.write("policy.toml", format!("{head}[[audit.sinks]]\ntype = \"stderr\"\n").as_bytes());
+    let script = "exec \"$0\" policy sign policy.toml --key alice 2> /dev/full";
+    let status = signed.scene.other("sh", &["-c", script, crate::harness::VOUCHSAFE]).status().unwrap();
+    assert_eq!(status.code(), Some(123));
+    for file in ["policy.toml.sig", "base.toml.sig"] {
+        assert!(!signed.scene.path(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_key_that_no_host_accepts_is_named_as_such() {
+    if !have(&["ssh-keygen"], false) {
+        return;
+    }
+    let signed = Signed::new();
+    for (name, kind, bits) in [("rsa", "rsa", "2048"), ("p384", "ecdsa", "384")] {
+        let words = ["-q", "-t", kind, "-b", bits, "-N", "", "-f", name];
+        assert!(signed.scene.other("ssh-keygen", &words).status().unwrap().success());
+        let outcome = signed.sign(name).expect_status(124);
+        assert!(outcome.err().contains(&format!("`{name}` is a key of type")), "{}", outcome.transcript());
+        assert!(outcome.err().contains("hint: ssh-keygen -t ed25519"), "{}", outcome.transcript());
+        assert!(!signed.scene.path("policy.toml.sig").exists());
+    }
+}
+
+/// Each hint is a command that works.
+#[test]
+fn hints_about_signatures_can_be_followed() {
+    if !is_possible() {
+        return;
+    }
+    let signed = Signed::new();
+    let (scene, policy) = (&signed.scene, signed.policy.to_str().unwrap());
+    let under = |host: &str, words: &[&str]| with_etc(scene, &[("vouchsafe/host.toml", host)], words);
+    // It is the policy that is signed, also where its base is not.
+    signed.sign("alice").expect_status(0);
+    std::fs::remove_file(scene.path("base.toml.sig")).unwrap();
+    let outcome = signed.run_under(&signed.trust, &["--env", "test"]);
+    signed.refused(&outcome, "base.toml` is not signed");
+    assert!(
+        outcome.err().contains("policy sign") && outcome.err().contains("policy.toml --key"),
+        "{}",
+        outcome.transcript()
+    );
+    // A policy for which nothing is demanded, and the option that says so.
+    let elsewhere = signed.trust.replace("\"test\"]", "\"prod\"]").replace("test = 12", "prod = 12");
+    std::fs::remove_file(scene.path("policy.toml.sig")).unwrap();
+    for (words, option) in [
+        (&["policy", "verify", policy][..], "--env"),
+        (&["copy", "--from", policy, "--to", policy, "A"], "--from-env"),
+        (&["copy", "--from", policy, "--to", policy, "A", "--from-env", "test"], "--to-env"),
+    ] {
+        let outcome = under(&elsewhere, words);
+        signed.refused(&outcome, "is not signed");
+        assert!(outcome.err().contains(&format!("hint: {option} dev")), "{}", outcome.transcript());
+    }
+    let outcome = under(&elsewhere, &["policy", "verify", policy, "--env", "test"]).expect_status(0);
+    assert!(outcome.out().contains("policy.toml: not signed\n"), "{}", outcome.transcript());
+    assert!(outcome.out().contains("test: note: this host demands no signature for it"), "{}", outcome.transcript());
+    // It was made by hand, so that nothing is written to it; but both policies are used.
+    let words = ["copy", "--from", policy, "--to", policy, "A", "--from-env", "test", "--to-env", "test"];
+    let outcome = under(&elsewhere, &words).expect_status(122);
+    assert!(!outcome.err().contains("signed"), "{}", outcome.transcript());
+    // What is demanded for one environment is not got around by naming another.
+    signed.refused(&under(&elsewhere, &["policy", "verify", policy, "--env", "prod"]), "is not signed");
+    signed.refused(&under(&elsewhere, &["policy", "verify", policy, "--env", "dev"]), "--env");
 }

@@ -77,8 +77,9 @@ pub fn remove(options: &cli::Remove, parent: &ParentEnv) -> Result<(), Error> {
 /// # Errors
 /// A name is missing at one end, or there already at the other; a store fails.
 pub fn copy(options: &cli::Copy, parent: &ParentEnv) -> Result<(), Error> {
-    let from = Setting::of_file(&options.from, parent)?;
-    let to = Setting::of_file(&options.to, parent)?.signing(&options.signing, parent);
+    let from = Setting::of_file(&options.from, options.from_env.as_ref(), "--from-env", parent)?;
+    let to =
+        Setting::of_file(&options.to, options.to_env.as_ref(), "--to-env", parent)?.signing(&options.signing, parent);
     let caller = caller::of_this_process(false);
     // What the policies alone can refuse is refused before the first value moves; from then on, each line printed is done.
     for name in &options.names {

@@ -40,7 +40,7 @@ pub fn init(options: &cli::Init, parent: &ParentEnv) -> Result<(), Error> {
     let user = user.user.unwrap_or_else(|| user.uid.to_string());
     write_new(&layout.policy, &[layout.policy_text(options, &recipient, &user).as_bytes()], 0o644)?;
 
-    let setting = Setting::of_file(&layout.policy, parent)?;
+    let setting = Setting::of_file(&layout.policy, Some(&options.env), "--env", parent)?;
     for name in setting.policy.stores.keys() {
         setting.open_age_file(name)?.create(options.service.as_ref())?;
     }

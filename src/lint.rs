@@ -14,6 +14,7 @@ use crate::policy::file::{self, PolicyError};
 use crate::policy::model::{Policy, parameters_of};
 use crate::policy::schema::COMMITTED;
 use crate::setting::load_options;
+use crate::store::identity;
 use crate::{cli, output, sign, verdicts};
 
 /// `vouchsafe policy`.
@@ -26,7 +27,7 @@ pub fn policy(command: &cli::Policy, parent: &ParentEnv) -> Result<(), Error> {
         cli::Policy::Diff { old, new, json } => diff(old, new, *json, parent),
         cli::Policy::Test { files, json } => verdicts::test(files, *json, parent),
         cli::Policy::Sign { file, key, sealed_files } => sign::sign(file, key, *sealed_files, parent),
-        cli::Policy::Verify { file, host } => sign::verify(file, host.as_deref(), parent),
+        cli::Policy::Verify { file, host, env } => sign::verify(file, host.as_deref(), env.as_ref(), parent),
         cli::Policy::Schema => output::print(COMMITTED),
     }
 }
@@ -49,7 +50,11 @@ pub struct OneDifference {
 
 fn diff(old: &Path, new: &Path, json: bool, parent: &ParentEnv) -> Result<(), Error> {
     let options = load_options(parent);
-    let found = policy_diff(&file::load(old, &options)?, &file::load(new, &options)?);
+    let held = |path: &Path| {
+        let recipients = identity::recipients_in(path).ok()?;
+        Some(recipients.into_iter().map(|recipient| recipient.text).collect())
+    };
+    let found = policy_diff(&file::load_to_compare(old, &options)?, &file::load_to_compare(new, &options)?, &held);
     let count = found.len();
     if json {
         let differences = found.into_iter().map(|one| OneDifference { kind: one.sign.word(), text: one.text });

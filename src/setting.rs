@@ -16,7 +16,7 @@ use crate::cli::{Selection, UsageError};
 use crate::courier::ToParameters;
 use crate::error::Error;
 use crate::inject::{OwnMeans, ParentEnv};
-use crate::name::{LABEL_RULE, StoreName, VariableName, show};
+use crate::name::{EnvironmentName, LABEL_RULE, StoreName, VariableName, show};
 use crate::policy::eval::Caller;
 use crate::policy::file::{HOST_FILE, LoadOptions, PolicyError, load, load_host, load_trusted};
 use crate::policy::locate::{self, Wanted};
@@ -72,15 +72,21 @@ impl<'e> Setting<'e> {
         Ok(Self::with(policy, host, parent))
     }
 
-    /// Loads the policy of this path, whatever its environment.
+    /// Loads the policy of this path, of this environment if one is named: by `option`, as hints have it.
     ///
     /// # Errors
     /// Those of [`Self::load`].
-    pub fn of_file(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
+    pub fn of_file(
+        path: &Path,
+        environment: Option<&EnvironmentName>,
+        option: &str,
+        parent: &'e ParentEnv,
+    ) -> Result<Self, Error> {
         let host = load_host_file()?;
-        let demand = Demand { trust: host.trust.as_ref(), environment: None };
+        let demand = Demand { trust: host.trust.as_ref(), environment };
         let policy = load_trusted(path, &load_options(parent), &demand, SystemTime::now());
-        let policy = policy.map_err(PolicyError::first_only)?;
+        let policy = policy.map_err(|error| error.first_only().with_option(option))?;
+        locate::check_match(&policy, environment, None)?;
         Ok(Self::with(policy, host, parent))
     }
 
@@ -96,8 +102,12 @@ impl<'e> Setting<'e> {
     /// # Errors
     /// There is none, or it is invalid or unsafe.
     pub fn to_be_signed(path: &Path, parent: &'e ParentEnv) -> Result<Self, Error> {
-        let policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
-        Ok(Self::with(policy, load_host_file()?, parent))
+        let mut policy = load(path, &load_options(parent)).map_err(PolicyError::first_only)?;
+        let host = load_host_file()?;
+        if (Demand { trust: host.trust.as_ref(), environment: None }).is_for(&policy.environment) {
+            policy.refuse_recipients_files();
+        }
+        Ok(Self::with(policy, host, parent))
     }
 
     fn with(policy: Policy, host: HostFile, parent: &'e ParentEnv) -> Self {

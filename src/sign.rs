@@ -13,13 +13,15 @@ use crate::change::Unrecorded;
 use crate::checked_file::{self, Use, plain_io};
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
-use crate::name::{StoreName, show};
+use crate::name::{EnvironmentName, StoreName, show};
 use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
+use crate::policy::locate::check_match;
 use crate::policy::model::{Policy, TrustedKey};
 use crate::policy::sealed_trust::SealedDemand;
 use crate::policy::trust::{Demand, NAMESPACE, fingerprint, parse_key, signature_of};
 use crate::setting::{Setting, load_options, sealed_files_of};
 use crate::ssh_keygen::{SignError as KeygenError, SshKeygen};
+use crate::store::identity::RecipientError;
 use crate::store::sealed::SealedErrorKind;
 use crate::store::vouched::Guard;
 use crate::store::{StoreError, StoreErrorKind, write};
@@ -29,9 +31,11 @@ use crate::{caller, output};
 /// signature is written down before ssh-keygen is asked for it, and what came of it after.
 ///
 /// # Errors
-/// The policy is invalid, a record cannot be written, ssh-keygen fails, or what it made does not fit.
+/// The policy is invalid, this host would not take it with its file of recipients, a record cannot be written, ssh-keygen fails,
+/// or what it made does not fit.
 pub fn sign(path: &Path, key: &Path, sealed_files: bool, parent: &ParentEnv) -> Result<(), Error> {
     let setting = Setting::to_be_signed(path, parent)?;
+    refuse_recipients_files(&setting.policy)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     let keygen = SshKeygen::new(key, parent);
     for file in &setting.policy.files {
@@ -82,22 +86,38 @@ fn of_store(store: &StoreName, error: crate::store::sealed::SealedError) -> Erro
     StoreError { store: store.clone(), kind: StoreErrorKind::Sealed(error) }.into()
 }
 
-/// Whether this host would use the policy, and who answers for each of its files.
+fn refuse_recipients_files(policy: &Policy) -> Result<(), SignError> {
+    match policy.refused_recipients_file() {
+        Some((store, path)) => Err(SignError::Recipients(store.clone(), RecipientError::Unsigned(path.to_owned()))),
+        None => Ok(()),
+    }
+}
+
+/// Whether this host would use the policy where it is asked for `environment`, and who answers for each of its files.
 ///
 /// # Errors
-/// The host has no `[trust]`; a signature is absent or not good.
-pub fn verify(path: &Path, host: Option<&Path>, parent: &ParentEnv) -> Result<(), Error> {
+/// The host has no `[trust]`; a signature is absent or not good; recipients stand in a file, which is under none.
+pub fn verify(
+    path: &Path,
+    host: Option<&Path>,
+    environment: Option<&EnvironmentName>,
+    parent: &ParentEnv,
+) -> Result<(), Error> {
     let host_path = host.unwrap_or_else(|| Path::new(HOST_FILE));
     let host = load_host(host_path, host.is_none())?;
     let Some(trust) = &host.trust else { return Err(SignError::NoTrust(host_path.to_owned()).into()) };
-    let demand = Demand { trust: Some(trust), environment: None };
+    let demand = Demand { trust: Some(trust), environment };
     let now = SystemTime::now();
     let policy = load_trusted(path, &load_options(parent), &demand, now)?;
-    let is_demanded = trust.environments.is_empty() || trust.environments.contains(&policy.environment);
+    check_match(&policy, environment, None)?;
+    refuse_recipients_files(&policy)?;
+    let is_demanded = demand.is_for(&policy.environment);
     for file in &policy.files {
         let bytes = checked_file::read(file, Use::Public, LARGEST).map_err(SignError::File)?;
         let admitted = demand.admit(file, &bytes, now).map_err(crate::policy::file::PolicyError::from)?;
-        output::print(&format!("{}: good, by {}\n", show(file), named(admitted.key())))?;
+        let said =
+            admitted.key().map_or_else(|| "not signed".to_owned(), |key| format!("good, by {}", named(Some(key))));
+        output::print(&format!("{}: {said}\n", show(file)))?;
     }
     if !is_demanded {
         output::print(&format!("{}: note: this host demands no signature for it\n", policy.environment))?;
@@ -156,6 +176,7 @@ enum SignError {
     File(checked_file::FileError),
     Keygen(KeygenError),
     NoTrust(PathBuf),
+    Recipients(StoreName, RecipientError),
     Write(PathBuf, String),
 }
 
@@ -165,6 +186,7 @@ impl fmt::Display for SignError {
             Self::File(error) => error.fmt(f),
             Self::Keygen(error) => error.fmt(f),
             Self::NoTrust(host) => write!(f, "`{}` has no [trust], so this host demands no signature", show(host)),
+            Self::Recipients(store, error) => write!(f, "store `{store}`: {error}"),
             Self::Write(path, why) => write!(f, "cannot write `{}`: {why}", show(path)),
         }
     }
@@ -173,7 +195,7 @@ impl fmt::Display for SignError {
 impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
-            Self::File(_) | Self::NoTrust(_) => Class::Policy,
+            Self::File(_) | Self::NoTrust(_) | Self::Recipients(..) => Class::Policy,
             Self::Keygen(error) => error.class(),
             Self::Write(..) => Class::Internal,
         }
@@ -184,6 +206,7 @@ impl Cause for SignError {
             Self::File(error) => error.hint(),
             Self::Keygen(error) => error.hint(),
             Self::NoTrust(_) => Some("name the host file that has it: --host FILE".into()),
+            Self::Recipients(_, error) => error.hint(),
             Self::Write(..) => None,
         }
     }

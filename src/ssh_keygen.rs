@@ -13,7 +13,7 @@ use crate::checked_file::{self, Use, plain_io};
 use crate::error::{Cause, Class};
 use crate::inject::ParentEnv;
 use crate::name::show;
-use crate::policy::trust::{is_attended, parse_key};
+use crate::policy::trust::{is_accepted, is_attended, parse_key};
 use crate::sys;
 
 /// What it gets of our environment, beside names that begin with `SSH_` or `LC_`: to find itself, its agent and whom to ask.
@@ -47,6 +47,8 @@ pub struct SshKeygen {
 pub enum SignError {
     /// It made no signature with this key.
     Failed(PathBuf),
+    /// No host accepts signatures by keys of this type.
+    KeyType(PathBuf, String),
     /// It could not be run.
     Start(String),
     /// Nobody touched the security key.
@@ -93,6 +95,9 @@ impl SshKeygen {
         let text = String::from_utf8(made.stdout).map_err(|_| SignError::Unfit)?;
         let signature = SshSig::from_pem(&text).map_err(|_| SignError::Unfit)?;
         let signer = PublicKey::from(signature.public_key().clone());
+        if !is_accepted(signer.key_data()) {
+            return Err(SignError::KeyType(self.key.clone(), signer.algorithm().to_string()));
+        }
         signer.verify(namespace, bytes, &signature).map_err(|_| SignError::Unfit)?;
         if !is_attended(&signature) {
             return Err(SignError::Unattended(self.key.clone()));
@@ -120,6 +125,7 @@ impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(key) => write!(f, "ssh-keygen made no signature with `{}`", show(key)),
+            Self::KeyType(key, kind) => write!(f, "`{}` is a key of type `{kind}`, which no host accepts", show(key)),
             Self::Start(why) => write!(f, "cannot run ssh-keygen: {why}"),
             Self::Unattended(key) => {
                 write!(f, "nobody touched the security key of `{}`, and no host takes such a signature", show(key))
@@ -132,7 +138,7 @@ impl fmt::Display for SignError {
 impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
-            Self::Failed(_) | Self::Unattended(_) => Class::Identity,
+            Self::Failed(_) | Self::KeyType(..) | Self::Unattended(_) => Class::Identity,
             Self::Start(_) | Self::Unfit => Class::Internal,
         }
     }
@@ -140,6 +146,7 @@ impl Cause for SignError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Failed(key) => Some(format!("ssh-keygen -l -f {}", show(key))),
+            Self::KeyType(..) => Some("ssh-keygen -t ed25519   # or ecdsa with 256 bits, or their -sk kinds".into()),
             Self::Start(_) => Some("apt-get install openssh-client".into()),
             Self::Unattended(_) => Some("ssh-keygen -t ed25519-sk   # without -O no-touch-required".into()),
             Self::Unfit => None,

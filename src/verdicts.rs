@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
-use crate::name::show;
+use crate::name::{escape, show};
 use crate::output;
+use crate::policy::expected::strangers;
 use crate::policy::file::{self, LoadOptions, PolicyError};
 use crate::setting::load_options;
 
@@ -33,6 +34,8 @@ struct Tested {
     expected: u64,
     /// Secrets of which the table expects no verdict at all.
     untested: Vec<String>,
+    /// Users whom no grant names and no other row: strangers, or mistyped.
+    strangers: Vec<String>,
     /// The verdicts that are not as expected.
     surprises: Vec<OneSurprise>,
 }
@@ -105,6 +108,7 @@ fn tested(path: &Path, options: &LoadOptions) -> Result<Tested, PolicyError> {
         table: show(&table),
         expected: expected.iter().map(|one| one.count() as u64).sum(),
         untested,
+        strangers: strangers(&policy, &expected).into_iter().map(escape).collect(),
         surprises: surprises.collect(),
     })
 }
@@ -119,6 +123,11 @@ impl Tested {
         }
         if !self.untested.is_empty() {
             text.push_str(&format!("{policy}: note: no verdict is expected of {}\n", self.untested.join(", ")));
+        }
+        for user in &self.strangers {
+            text.push_str(&format!(
+                "{policy}: note: no grant names the user `{user}`, and no other row: is it mistyped?\n"
+            ));
         }
         text
     }

@@ -144,7 +144,9 @@ fn where_nothing_is_demanded_nothing_changes() {
     agent.end();
     assert!(!site.scene.path("state/marks.json").exists());
     // Of one that is demanded for another environment only.
-    site.write_host(&host.replace("environments = [\"prod\", \"dev\"]", "environments = [\"dev\"]"));
+    let host = host.replace("environments = [\"prod\", \"dev\"]", "environments = [\"dev\"]");
+    let host = host.replace("environments = [\"prod\"]", "environments = [\"dev\"]").replace("{ prod = ", "{ dev = ");
+    site.write_host(&host);
     let agent = site.start();
     site.put_prod(2);
     agent.reload();

@@ -279,6 +279,12 @@ pub struct Copy {
     /// The policy file to copy to.
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+    /// The environment of the policy to copy from, where this host demands signatures and not for that one.
+    #[arg(long, value_name = "ENV")]
+    pub from_env: Option<EnvironmentName>,
+    /// The environment of the policy to copy to, likewise.
+    #[arg(long, value_name = "ENV")]
+    pub to_env: Option<EnvironmentName>,
     /// Write over values that are already there.
     #[arg(long)]
     pub overwrite: bool,
@@ -363,6 +369,9 @@ pub enum Policy {
         /// The host file whose `[trust]` counts. Default: /etc/vouchsafe/host.toml.
         #[arg(long, value_name = "FILE")]
         host: Option<PathBuf>,
+        /// The policy's environment, as `run` would be told it: without it, nothing unsigned is looked into.
+        #[arg(long, value_name = "ENV")]
+        env: Option<EnvironmentName>,
     },
 }
 

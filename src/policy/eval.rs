@@ -344,7 +344,7 @@ fn audience_matches(rule: &GrantRule, request: &Request) -> Option<Pin> {
     everything.then_some(pin)
 }
 
-pub(super) fn users_match(fields: &Match, caller: &Caller) -> bool {
+pub(in crate::policy) fn users_match(fields: &Match, caller: &Caller) -> bool {
     fields.users.as_ref().is_none_or(|users| users.iter().any(|user| user.is(caller.uid, caller.user.as_deref())))
 }
 

@@ -2,7 +2,8 @@
 //! itself.
 
 use super::eval::{Caller, CommandFacts, Request, Verdict, evaluate, mismatches};
-use super::model::Policy;
+use super::model::{Audience, Policy, Principal};
+use super::reach::with_parts;
 use crate::name::VariableName;
 
 /// What one caller is to get and not to get.
@@ -53,15 +54,48 @@ impl Expectation {
                 only: Some(vec![name.clone()]),
                 claimed: self.claimed,
             };
-            let is_granted = match evaluate(policy, &request) {
+            let is_given = match evaluate(policy, &request) {
                 Verdict::Granted(grant) => policy.secrets.contains_key(name) || grant.covers_from_bundle(name),
                 Verdict::Denied(_) => false,
             };
-            let because = because(policy, &request, name, is_granted);
+            let inside = self.granted_templates_with(policy, name);
+            let is_granted = is_given || !inside.is_empty();
+            let mut because = because(policy, &request, name, is_given);
+            because.extend(inside.into_iter().map(|whole| format!("`{whole}`, whose part it is and which is granted")));
             (is_granted != is_expected).then(|| Surprise { secret: name.clone(), is_granted, because })
         });
         surprises.collect()
     }
+}
+
+impl Expectation {
+    /// The templates that are granted and have `name` in them: who gets one sees its parts.
+    fn granted_templates_with<'p>(&self, policy: &'p Policy, name: &VariableName) -> Vec<&'p VariableName> {
+        let holds =
+            |whole: &&VariableName| with_parts(policy, whole).any(|(part, inside)| inside.is_some() && part == name);
+        let is_granted = |whole: &&VariableName| {
+            let only = Some(vec![(*whole).clone()]);
+            let (caller, command) = (self.caller.clone(), self.command.clone());
+            let request = Request { caller, command, only, claimed: self.claimed };
+            matches!(evaluate(policy, &request), Verdict::Granted(_))
+        };
+        policy.secrets.keys().filter(holds).filter(is_granted).collect()
+    }
+}
+
+/// Users of whom nothing can be granted by their name: no grant has it, and no other row. Such a row may be meant, for a
+/// stranger; or the name is mistyped, and its denials prove nothing.
+#[must_use]
+pub fn strangers<'e>(policy: &Policy, expected: &'e [Expectation]) -> Vec<&'e str> {
+    let in_grants = |user: &str| {
+        policy.grants.iter().any(|rule| match &rule.to {
+            Audience::Anyone => false,
+            Audience::Matching(fields) => fields.users.iter().flatten().any(|one| *one == Principal::Name(user.into())),
+        })
+    };
+    let users = |one: &'e Expectation| one.caller.user.as_deref();
+    let is_alone = |user: &&str| expected.iter().filter(|one| users(one) == Some(*user)).count() == 1;
+    expected.iter().filter_map(users).filter(|user| !in_grants(user)).filter(is_alone).collect()
 }
 
 /// The grants that speak of a secret, as far as they explain the verdict.

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::name::escape;
 
 /// A glob. `*` matches any run of characters but `/`; every other character matches itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern(String);
 
 /// Why a text is no pattern.

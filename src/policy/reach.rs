@@ -1,7 +1,10 @@
-//! What a user could be granted at all, whatever command it ran: pure, for `audit report`.
+//! What a user could be granted at all, whatever command it ran, and what a grant brings along: pure, for `audit report` and
+//! `policy diff`.
 //!
 //! The question is another one than [`super::eval`]'s: no command is given, so a grant that wants one is named with the
 //! commands that it wants. What no grant gives is not in it. No file, clock or environment is read here.
+
+use std::collections::BTreeSet;
 
 use super::eval::{Caller, groups_match, users_match};
 use super::model::{Audience, GrantRule, Policy, Source};
@@ -32,27 +35,48 @@ pub struct Way {
 /// What `caller` could be granted, sorted by name.
 #[must_use]
 pub fn reach(policy: &Policy, caller: &Caller) -> Vec<Reach> {
-    let rules: Vec<&GrantRule> = policy.grants.iter().filter(|rule| could_match(rule, caller)).collect();
-    let ways = |name: &VariableName, inside: Option<&VariableName>| -> Vec<Way> {
-        let granting = rules.iter().filter(|rule| rule.secrets.iter().any(|pattern| pattern.matches(name.as_str())));
-        granting.map(|rule| way(rule, inside)).collect()
-    };
+    let rules = policy.grants.iter().filter(|rule| could_match(rule, caller));
+    let rules: Vec<_> = rules.map(|rule| (rule, given(policy, rule).into_iter().collect::<BTreeSet<_>>())).collect();
+    let templates: Vec<&VariableName> =
+        policy.secrets.keys().filter(|name| parts(policy, name).next().is_some()).collect();
     let mut out = Vec::new();
     for name in policy.secrets.keys() {
-        let mut found = ways(name, None);
-        // Who may have a template may have it made, and sees its parts in it.
-        for (whole, binding) in &policy.secrets {
-            if let Source::Template(template) = &binding.source
-                && template.references().any(|part| part == name)
-            {
-                found.extend(ways(whole, Some(whole)));
-            }
-        }
-        if !found.is_empty() {
-            out.push(Reach { name: name.clone(), ways: found });
+        let through = [None].into_iter().chain(templates.iter().map(|whole| Some(*whole)));
+        let ways = through.flat_map(|inside| {
+            let giving = rules.iter().filter(move |(_, given)| given.contains(&(name, inside)));
+            giving.map(move |(rule, _)| way(rule, inside))
+        });
+        let ways: Vec<Way> = ways.collect();
+        if !ways.is_empty() {
+            out.push(Reach { name: name.clone(), ways });
         }
     }
     out
+}
+
+/// What one grant gives of the bindings: each by itself, and with each template its parts, for who may have a template may
+/// have it made and sees its parts in it.
+#[must_use]
+pub fn given<'p>(policy: &'p Policy, rule: &GrantRule) -> Vec<(&'p VariableName, Option<&'p VariableName>)> {
+    let named = |name: &&VariableName| rule.secrets.iter().any(|pattern| pattern.matches(name.as_str()));
+    let names = policy.secrets.keys().filter(named);
+    names.flat_map(|name| with_parts(policy, name)).collect()
+}
+
+/// A binding, and the parts of it with the template that they are inside of.
+pub fn with_parts<'p>(
+    policy: &'p Policy,
+    name: &'p VariableName,
+) -> impl Iterator<Item = (&'p VariableName, Option<&'p VariableName>)> {
+    [(name, None)].into_iter().chain(parts(policy, name).map(move |part| (part, Some(name))))
+}
+
+fn parts<'p>(policy: &'p Policy, name: &VariableName) -> impl Iterator<Item = &'p VariableName> + use<'p> {
+    let template = match policy.secrets.get(name).map(|binding| &binding.source) {
+        Some(Source::Template(template)) => Some(template),
+        Some(Source::Ciphertext { .. } | Source::Item(_)) | None => None,
+    };
+    template.into_iter().flat_map(|template| template.references())
 }
 
 /// What `caller` could be granted of the bundles, whose names only the store knows: patterns of names, and the grant.

@@ -137,6 +137,19 @@ pub enum RenderError {
     NotText(VariableName),
 }
 
+/// As a policy writes it.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces.iter().try_for_each(|piece| match piece {
+            Piece::Text(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
+            Piece::Reference(name, Filter::AsIs) => write!(f, "{{{name}}}"),
+            Piece::Reference(name, Filter::Base64) => write!(f, "{{{name}:base64}}"),
+            Piece::Reference(name, Filter::Json) => write!(f, "{{{name}:json}}"),
+            Piece::Reference(name, Filter::Url) => write!(f, "{{{name}:url}}"),
+        })
+    }
+}
+
 impl Filter {
     fn append(self, value: &[u8], out: &mut Vec<u8>) -> Option<()> {
         match self {
@@ -183,6 +196,13 @@ mod tests {
         assert_eq!(fill("\"{A:json}\"", nasty).unwrap(), br#""p@ss:w/rd \"{A}\" $x\n""#);
         assert_eq!(fill("{A:base64}", b"\xff\x00").unwrap(), b"/wA=");
         assert_eq!(fill("{{{A}}}", b"x").unwrap(), b"{x}");
+    }
+
+    #[test]
+    fn it_is_shown_as_it_was_written() {
+        for text in ["{A}", "x{{{A:url}}}y", "{A:json}{B:base64}"] {
+            assert_eq!(Template::parse(text).unwrap().to_string(), text);
+        }
     }
 
     #[test]

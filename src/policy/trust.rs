@@ -237,7 +237,9 @@ pub fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
-fn is_accepted(key: &KeyData) -> bool {
+/// Whether keys of this type count.
+#[must_use]
+pub fn is_accepted(key: &KeyData) -> bool {
     matches!(
         key.algorithm(),
         Algorithm::Ed25519
@@ -326,6 +328,14 @@ impl Cause for TrustError {
     }
 
     fn hint(&self) -> Option<String> {
+        self.hint_for(&self.path)
+    }
+}
+
+impl TrustError {
+    /// [`Cause::hint`], where the file is one of those of `policy`: it is the policy that is signed, with all that it extends.
+    #[must_use]
+    pub fn hint_for(&self, policy: &Path) -> Option<String> {
         let path = show(&self.path);
         match &self.kind {
             TrustErrorKind::Forged
@@ -333,7 +343,7 @@ impl Cause for TrustError {
             | TrustErrorKind::Namespace
             | TrustErrorKind::NotPresent
             | TrustErrorKind::Unsigned(Some(_)) => {
-                Some(format!("vouchsafe policy sign {path} --key KEY   # after reading what it grants"))
+                Some(format!("vouchsafe policy sign {} --key KEY   # after reading what it grants", show(policy)))
             }
             TrustErrorKind::Unsigned(None) => Some("--env dev   # or whichever environment it is for".into()),
             TrustErrorKind::Serial { least, .. } => {

@@ -203,7 +203,7 @@ impl Cause for Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Self::OneFile { .. } => Some("give both stores the same `recipients`, or each a file of its own".into()),
-            Self::Recipient { .. } => None,
+            Self::Recipient { error, .. } => error.hint(),
             Self::StillNamed { place: Some(place), .. } => Some(format!("take it out first: {place}")),
             Self::StillNamed { place: None, .. } => Some("take it out of the store's `recipients` first".into()),
         }

@@ -82,7 +82,10 @@ impl<'a> AgeFile<'a> {
     /// The file was made by hand; the host demands a signature of what is written, and nobody would sign it.
     pub fn refuse_unwritable(&self) -> Result<(), StoreError> {
         match self.store.format {
-            DocumentFormat::Sealed => self.guard.refuse_unsigned_write().map_err(|kind| self.sealed(kind)),
+            DocumentFormat::Sealed => {
+                identity::refuse_unsigned(self.store).map_err(|error| self.sealed(Kind::Recipient(error)))?;
+                self.guard.refuse_unsigned_write().map_err(|kind| self.sealed(kind))
+            }
             DocumentFormat::Dotenv | DocumentFormat::Json | DocumentFormat::Toml => Err(self.sealed(Kind::HandMade)),
         }
     }

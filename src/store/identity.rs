@@ -66,6 +66,8 @@ pub enum RecipientError {
     Line(PathBuf, usize, &'static str),
     /// The policy names none.
     None,
+    /// The host demands a signature of the policy, which this file of recipients is not under.
+    Unsigned(PathBuf),
 }
 
 impl Identities {
@@ -186,15 +188,36 @@ pub struct NamedRecipient {
 /// # Errors
 /// The first that is not one, or there is none.
 pub fn recipients(store: &AgeStore) -> Result<Vec<NamedRecipient>, RecipientError> {
+    refuse_unsigned(store)?;
     let mut found = validate_recipients(&store.recipients)?;
     if let Some(path) = &store.recipients_file {
-        let text = checked_file::read(path, Use::Public, MAX_RECIPIENTS).map_err(RecipientError::File)?;
-        for (number, line) in lines(&text) {
-            let recipient = std::str::from_utf8(line).map_err(|_| "not text").and_then(parse_recipient);
-            found.push(recipient.map_err(|why| RecipientError::Line(path.clone(), number, why))?);
-        }
+        found.extend(recipients_in(path)?);
     }
     if found.is_empty() { Err(RecipientError::None) } else { Ok(found) }
+}
+
+/// Whether the store's file of recipients counts, if it has one.
+///
+/// # Errors
+/// It does not: whoever can write it could let in whom he likes, whatever was signed.
+pub fn refuse_unsigned(store: &AgeStore) -> Result<(), RecipientError> {
+    match &store.recipients_file {
+        Some(path) if store.is_file_refused => Err(RecipientError::Unsigned(path.clone())),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Reads a file of recipients.
+///
+/// # Errors
+/// It is unsafe or unreadable, or a line of it is no recipient.
+pub fn recipients_in(path: &Path) -> Result<Vec<NamedRecipient>, RecipientError> {
+    let text = checked_file::read(path, Use::Public, MAX_RECIPIENTS).map_err(RecipientError::File)?;
+    let parsed = lines(&text).map(|(number, line)| {
+        let recipient = std::str::from_utf8(line).map_err(|_| "not text").and_then(parse_recipient);
+        recipient.map_err(|why| RecipientError::Line(path.to_owned(), number, why))
+    });
+    parsed.collect()
 }
 
 /// Checks the text of recipients without any file, for `policy lint`.
@@ -277,6 +300,27 @@ impl fmt::Display for RecipientError {
             Self::Entry(number, why) => write!(f, "recipient {number} of the store: {why}"),
             Self::Line(path, line, why) => write!(f, "recipients `{}`, line {line}: {why}", crate::name::show(path)),
             Self::None => write!(f, "no recipients are named, so nobody could open what is written"),
+            Self::Unsigned(path) => {
+                let path = crate::name::show(path);
+                write!(
+                    f,
+                    "recipients `{path}`: this host demands a signature of the policy, and its lines are not under it"
+                )
+            }
+        }
+    }
+}
+
+impl RecipientError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unsigned(_) => Some(
+                "recipients = [\"age1...\"]   # write its lines into the store's table, and sign the policy again"
+                    .into(),
+            ),
+            Self::Entry(..) | Self::File(_) | Self::Line(..) | Self::None => None,
         }
     }
 }

@@ -106,6 +106,7 @@ pub(crate) fn age_store(folder: &Scratch, key: &x25519::Identity) -> AgeStore {
         unbound: false,
         recipients: vec![key.to_public().to_string()],
         recipients_file: None,
+        is_file_refused: false,
         identities: vec![IdentitySource::File(folder.path("key.txt"))],
         min_generation: 0,
     }

@@ -298,6 +298,7 @@ impl Cause for SealedError {
             Kind::OtherKmsKey { .. } => {
                 Some("vouchsafe rekey --old-key ARN   # if that is the key that the policy named before".to_owned())
             }
+            Kind::Recipient(error) => error.hint(),
             Kind::Unbound => Some("unbound = true   # in the store's table, if that is meant".to_owned()),
             _ => None,
         }

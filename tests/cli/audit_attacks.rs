@@ -448,7 +448,7 @@ fn who_leaves_checkpoints_to_others_is_told() {
     let text = std::fs::read_to_string(scene.path("old.toml")).unwrap();
     scene.write("policy.toml", text.replace("\"/a\"", "\"/a\", account = \"111122223333\"").as_bytes());
     let outcome = scene.vouchsafe(&["policy", "diff", "old.toml", "policy.toml"]).expect_status(13);
-    assert!(outcome.out().contains("to ssm:/a account 111122223333"), "{}", outcome.out());
+    assert!(outcome.out().contains("[\"ssm:/a\" account \"111122223333\"]"), "{}", outcome.out());
 }
 
 /// The agent's log is the one that this is for.

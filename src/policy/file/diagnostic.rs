@@ -51,6 +51,23 @@ impl PolicyError {
         Self { problems: vec![Problem { place: None, message: message.into(), hint }], absent: false }
     }
 
+    /// A file of `policy` that may not be used.
+    #[must_use]
+    pub fn of_trust(error: &TrustError, policy: &Path) -> Self {
+        Self::plain(error.to_string(), error.hint_for(policy))
+    }
+
+    /// The same for a command that calls the option `--env` otherwise, in its hints.
+    #[must_use]
+    pub fn with_option(mut self, option: &str) -> Self {
+        for hint in self.problems.iter_mut().filter_map(|problem| problem.hint.as_mut()) {
+            if let Some(rest) = hint.strip_prefix("--env ") {
+                *hint = format!("{option} {rest}");
+            }
+        }
+        self
+    }
+
     /// Everything that is wrong; never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {

@@ -160,6 +160,27 @@ pub fn is_base(path: &Path, demand: &Demand<'_>, now: SystemTime) -> bool {
     raw.is_ok_and(|raw| raw.environment.is_some_and(|at| at.as_str() == "*"))
 }
 
+/// Reads what [`load`] reads, to compare it with another. A base is read as a policy has it that says nothing more.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_to_compare(path: &Path, options: &LoadOptions) -> Result<Policy, PolicyError> {
+    if !is_base(path, &Demand::default(), SystemTime::UNIX_EPOCH) {
+        return load(path, options);
+    }
+    // It stands beside the base, so that paths mean the same, under a name that no file has.
+    let alone = path.with_file_name("\u{0}");
+    let (serial, base) = (i64::MAX, path.file_name().unwrap_or_default().to_string_lossy());
+    let base = base.replace('\\', "\\\\").replace('"', "\\\"");
+    let text = format!("version = 1\nserial = {serial}\nenvironment = \"any\"\nextends = \"{base}\"\n");
+    let read = |wanted: &Path| match wanted == alone {
+        true => Ok(text.clone().into_bytes()),
+        false => checked_file::read(wanted, Use::Public, LARGEST),
+    };
+    let demand = Demand::default();
+    assemble(&alone, options, read, |path, bytes| demand.admit(path, bytes, SystemTime::UNIX_EPOCH), &demand)
+}
+
 /// Reads the chain of files that begins at `path`, by `read`, and checks it as a whole. What `admit` refuses is not parsed.
 fn assemble<'t>(
     path: &Path,
@@ -173,10 +194,10 @@ fn assemble<'t>(
     let mut sources: Vec<SourceText> = Vec::new();
     let mut files: Vec<RawPolicy> = Vec::new();
     let mut admitted = Vec::new();
-    let mut next = Some(path.to_owned());
+    let (first, mut next) = (path, Some(path.to_owned()));
     while let Some(path) = next.take() {
         let bytes = read(&path).map_err(|error| with_referrer(error, &files, &sources))?;
-        admitted.push(admit(&path, &bytes)?);
+        admitted.push(admit(&path, &bytes).map_err(|error| PolicyError::of_trust(&error, first))?);
         hash.update(&(bytes.len() as u64).to_be_bytes());
         hash.update(&bytes);
         let text =
@@ -204,10 +225,13 @@ fn assemble<'t>(
     }
     let mut context = Context { findings: &mut findings, sources: &sources, options };
     let policy = convert::policy(&files, hex(hash.finish().as_ref()), &mut context);
-    let policy = policy.ok_or_else(|| findings.into_error(&sources))?;
+    let mut policy = policy.ok_or_else(|| findings.into_error(&sources))?;
     let files = policy.files.iter().zip(admitted).zip(&policy.serials);
     let files: Vec<_> = files.map(|((path, admitted), serial)| (path.as_path(), admitted, *serial)).collect();
-    demand.accept(&policy.environment, &files)?;
+    demand.accept(&policy.environment, &files).map_err(|error| PolicyError::of_trust(&error, path))?;
+    if demand.is_for(&policy.environment) {
+        policy.refuse_recipients_files();
+    }
     Ok(policy)
 }
 

@@ -10,7 +10,7 @@ mod rotation;
 mod stores;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use evidence::{Anchor, Checkpoints, Evidence, ParameterAnchor, parameters_of};
@@ -73,6 +73,24 @@ impl Policy {
     #[must_use]
     pub fn pins_digests(&self) -> bool {
         self.matches().any(|fields| fields.sha256.is_some())
+    }
+
+    /// From here on files of recipients name nobody: the host demands a signature, which they are not under.
+    pub fn refuse_recipients_files(&mut self) {
+        for store in self.stores.values_mut() {
+            if let Store::Age(store) = store {
+                store.is_file_refused = store.recipients_file.is_some();
+            }
+        }
+    }
+
+    /// The first store whose file of recipients is refused, and that file.
+    #[must_use]
+    pub fn refused_recipients_file(&self) -> Option<(&StoreName, &Path)> {
+        self.stores.iter().find_map(|(name, store)| match store {
+            Store::Age(store) if store.is_file_refused => Some((name, store.recipients_file.as_deref()?)),
+            Store::Age(_) | Store::Kms(_) | Store::Ssm(_) => None,
+        })
     }
 
     fn matches(&self) -> impl Iterator<Item = &Match> {
@@ -193,7 +211,7 @@ pub struct Bundle {
 }
 
 /// How names are written on the other side: of an item for a variable, or of a variable for an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NameStyle {
     /// Unchanged.
     AsWritten,
@@ -241,7 +259,7 @@ pub struct Match {
 }
 
 /// A user or group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Principal {
     /// By number.
     Id(u32),

@@ -71,7 +71,7 @@ pub struct Program {
 }
 
 /// What makes the target accept a new value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Apply {
     /// A program of the operator's.
     Command(Program),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::name::VariableName;
 
 /// Where values live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Store {
     /// An age-encrypted file.
     Age(AgeStore),
@@ -29,7 +29,7 @@ impl Store {
 }
 
 /// `type = "age"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgeStore {
     /// The sealed file, absolute or relative to the working folder (already joined to the policy's own folder).
     pub path: PathBuf,
@@ -41,6 +41,8 @@ pub struct AgeStore {
     pub recipients: Vec<String>,
     /// A file of recipients, one a line.
     pub recipients_file: Option<PathBuf>,
+    /// The host demands a signature of the policy, which that file is not under: it names nobody, and nothing is written.
+    pub is_file_refused: bool,
     /// What opens the file, tried in order.
     pub identities: Vec<IdentitySource>,
     /// The least generation of its document that is used.
@@ -135,7 +137,7 @@ pub fn is_key_arn(text: &str) -> bool {
 }
 
 /// `type = "kms"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KmsStore {
     /// The client.
     pub aws: AwsAccess,
@@ -154,7 +156,7 @@ pub struct KmsStore {
 }
 
 /// `type = "ssm"`. Item names below carry the prefix already.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SsmStore {
     /// The client.
     pub aws: AwsAccess,

@@ -1,17 +1,18 @@
 //! The table of expected verdicts. What could only pass by mistake (a name that the policy does not have, a user whose number
 //! the grants ask for and the table does not give) is wrong, and said.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::grants::digest;
 use super::values::is_plain_absolute;
 use crate::name::VariableName;
-use crate::policy::eval::{Caller, CommandFacts};
+use crate::policy::eval::{Caller, CommandFacts, users_match};
 use crate::policy::expected::Expectation;
 use crate::policy::file::diagnostic::place;
 use crate::policy::file::raw::{At, RawExpectation, RawExpectations, RawPrincipal};
-use crate::policy::model::{Audience, Match, Policy, Principal};
+use crate::policy::model::{Audience, GrantRule, Match, Policy, Principal};
+use crate::policy::reach::given;
 
 /// A number that is nobody's: `(uid_t) -1`, which the kernel takes as "no id" (setreuid(2)).
 const NOBODY: u32 = u32::MAX;
@@ -37,11 +38,17 @@ fn expectation(at: &At<RawExpectation>, policy: &Policy, context: &mut Context<'
         context.findings.wrong(sha256, "`sha256` is about `command`, and there is none");
     }
     let sha256 = raw.sha256.as_ref().and_then(|sha256| digest(sha256, context));
-    let command = raw.command.as_ref().and_then(|at| {
+    let mut path = |at: &At<String>| {
         let rule = "a command is an absolute path, without `.`, `..`, empty segments or a `/` at its end";
-        let path = context.checked(at, rule, |text| is_plain_absolute(text) && !text.contains('*'))?;
-        Some(CommandFacts { found: path.clone().into(), canonical: path.into(), sha256 })
-    });
+        context.checked(at, rule, |text| is_plain_absolute(text) && !text.contains('*')).map(PathBuf::from)
+    };
+    let found = raw.command.as_ref().and_then(&mut path);
+    let resolved = raw.resolved.as_ref().and_then(&mut path);
+    if let (Some(resolved), None) = (&raw.resolved, &raw.command) {
+        context.findings.wrong(resolved, "`resolved` is about `command`, and there is none");
+    }
+    let command =
+        found.map(|found| CommandFacts { canonical: resolved.unwrap_or_else(|| found.clone()), found, sha256 });
     if raw.granted.is_none() && raw.denied.is_none() {
         context.findings.wrong(at, "this expects nothing").hint("denied = [\"*\"]   # or granted = [\"NAME\"]");
     }
@@ -50,11 +57,13 @@ fn expectation(at: &At<RawExpectation>, policy: &Policy, context: &mut Context<'
     if let Some((both, list)) = granted.iter().find(|name| denied.contains(name)).zip(raw.denied.as_ref()) {
         context.findings.wrong(list, format!("`{both}` is expected to be granted and denied"));
     }
+    let caller = caller?;
+    proves_denials(raw, &caller, &denied, policy, context);
     let source = context.sources.get(context.findings.file)?;
     let path: &Path = &source.path;
     let place = place(path, crate::policy::file::diagnostic::line_of(&source.text, at.span.start));
     let claimed = raw.agent.as_ref().is_some_and(|agent| agent.value);
-    Some(Expectation { name, place, caller: caller?, command, claimed, granted, denied })
+    Some(Expectation { name, place, caller, command, claimed, granted, denied })
 }
 
 fn caller(at: &At<RawExpectation>, policy: &Policy, context: &mut Context<'_>) -> Option<Caller> {
@@ -106,6 +115,37 @@ fn caller(at: &At<RawExpectation>, policy: &Policy, context: &mut Context<'_>) -
         }
     }
     Some(Caller { uid, user: name, groups })
+}
+
+/// A denial proves nothing where the row leaves out what a grant asks for: `run` would know it.
+fn proves_denials(
+    raw: &RawExpectation,
+    caller: &Caller,
+    denied: &[VariableName],
+    policy: &Policy,
+    context: &mut Context<'_>,
+) {
+    let gives = |rule: &&GrantRule| {
+        let named = |name: &VariableName| rule.secrets.iter().any(|pattern| pattern.matches(name.as_str()));
+        denied.iter().any(named) || given(policy, rule).into_iter().any(|(name, _)| denied.contains(name))
+    };
+    let mut rules = policy.grants.iter().filter(gives);
+    if let Some(user) = &raw.user
+        && matches!(user.value, RawPrincipal::Id(_))
+        && let Some(rule) = rules.clone().find(|rule| names(&rule.to, |fields| fields.users.as_ref(), is_name))
+    {
+        let message = format!("this user has no name here, and the grant at {} names users by name", rule.place);
+        context.findings.wrong(user, message).hint("user = \"NAME\" and uid = NUMBER");
+    }
+    let by_group = rules.find(|rule| match &rule.to {
+        Audience::Anyone => false,
+        Audience::Matching(fields) => fields.groups.is_some() && users_match(fields, caller),
+    });
+    if let (Some(user), None, Some(rule)) = (&raw.user, &raw.groups, by_group) {
+        let message =
+            format!("it is not said in which groups this user is, and the grant at {} asks for one", rule.place);
+        context.findings.wrong(user, message).hint("groups = [\"NAME\", NUMBER]   # or groups = []: in none");
+    }
 }
 
 fn is_number(principal: &Principal) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Context, child};
-use crate::name::EnvironmentName;
+use crate::name::{EnvironmentName, escape};
 use crate::policy::file::raw::{At, RawHost, RawKey, RawTrust};
 use crate::policy::model::{HostAgent, HostFile, HostNetwork, Trust, TrustedKey};
 use crate::policy::trust::parse_key;
@@ -54,12 +54,17 @@ fn trust(at: &At<RawTrust>, context: &mut Context<'_>) -> Trust {
             context.findings.wrong(serial, "a serial counts from 0");
             continue;
         };
+        demanded(name, &environments, context);
         min_serial.extend(context.noted(name, EnvironmentName::new(name.as_str())).map(|name| (name, number)));
     }
     if raw.keys.is_empty() {
         context.findings.wrong(at, "`[trust]` has no keys, so it could trust nothing").hint("[[trust.keys]]");
     }
     let keys = raw.keys.iter().filter_map(|at| trusted_key(at, context)).collect();
+    for at in &raw.keys {
+        at.value.environments.iter().flat_map(|list| &list.value).for_each(|at| demanded(at, &environments, context));
+    }
+    once_each(&raw.keys, context);
     let revoked = raw.revoked.iter().filter_map(|at| context.checked(at, KEY_RULE, is_ssh_key)).collect();
     Trust { environments, sealed_files: sealed_files.unwrap_or_default(), min_serial, keys, revoked }
 }
@@ -83,6 +88,29 @@ fn sealed_files(
         names.push(name);
     }
     names
+}
+
+/// A name that `trust.environments` does not have would have no effect: a slip of the pen that nobody would notice.
+fn demanded(at: &At<String>, environments: &[EnvironmentName], context: &mut Context<'_>) {
+    if !environments.is_empty() && !environments.iter().any(|one| one.as_str() == at.as_str()) {
+        let known = environments.iter().map(EnvironmentName::as_str);
+        let message =
+            format!("`{}` is not among `trust.environments`, so no signature is demanded for it", escape(at.as_str()));
+        context.findings.wrong(at, message).did_you_mean(at.as_str(), known);
+    }
+}
+
+/// Of two entries for one key only the first would count, whatever the other says.
+fn once_each(keys: &[At<RawKey>], context: &mut Context<'_>) {
+    let mut seen = Vec::new();
+    for at in keys.iter().filter_map(|at| at.value.key.as_ref()) {
+        let Some(key) = parse_key(at.as_str()) else { continue };
+        if seen.contains(key.key_data()) {
+            context.findings.wrong(at, "this key stands here already").hint("name all its `environments` in one entry");
+        } else {
+            seen.push(key.key_data().clone());
+        }
+    }
 }
 
 fn trusted_key(at: &At<RawKey>, context: &mut Context<'_>) -> Option<TrustedKey> {

@@ -130,7 +130,17 @@ fn age(name: &At<String>, raw: &RawStore, is_dev: bool, context: &mut Context<'_
     let identities = identities(raw, context);
     let has_generations = format == DocumentFormat::Sealed;
     let min_generation = min_generation(raw, has_generations, "a file made by hand has no generations", context);
-    Some(AgeStore { path: path?, format, unbound, recipients, recipients_file, identities, min_generation })
+    let is_file_refused = false;
+    Some(AgeStore {
+        path: path?,
+        format,
+        unbound,
+        recipients,
+        recipients_file,
+        is_file_refused,
+        identities,
+        min_generation,
+    })
 }
 
 fn kms(name: &At<String>, raw: &RawStore, context: &mut Context<'_>) -> Option<KmsStore> {

@@ -26,6 +26,8 @@ pub(in crate::policy) struct RawExpectation {
     pub(in crate::policy) groups: Option<At<Vec<At<RawPrincipal>>>>,
     /// The absolute path of the command. Absent: no command is known.
     pub(in crate::policy) command: Option<At<String>>,
+    /// The same with every link resolved, where that is another path.
+    pub(in crate::policy) resolved: Option<At<String>>,
     /// Its digest.
     pub(in crate::policy) sha256: Option<At<String>>,
     /// The request comes through the agent, so that command and digest are only claimed.

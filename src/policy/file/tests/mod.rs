@@ -299,6 +299,25 @@ fn a_host_file_says_what_only_the_host_decides() {
     }
 }
 
+/// What would have no effect is refused, and what would count only in part.
+#[test]
+fn a_list_of_trust_has_no_slips_of_the_pen() {
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL+7qx5WL0I/ikGZweQFwIb5gnlOpZG01KRQjcYgOtR6";
+    let trust = |serial: &str, of: &str, more: &str| {
+        let key = format!("[[trust.keys]]\nkey = \"{KEY} ann\"\nenvironments = [\"{of}\"]\n{more}");
+        let text = format!("[trust]\nenvironments = [\"prod\"]\nmin_serial = {{ {serial} = 8 }}\n{key}");
+        parse_host_text(&text, Path::new("host.toml")).map_err(|error| error.to_string())
+    };
+    trust("prod", "prod", "").unwrap();
+    for (serial, of) in [("prd", "prod"), ("prod", "prd")] {
+        let error = trust(serial, of, "").unwrap_err();
+        assert!(error.contains("`prd` is not among `trust.environments`"), "{error}");
+    }
+    let twice = format!("[[trust.keys]]\nkey = \"{KEY} the same\"\nenvironments = [\"prod\"]\n");
+    let error = trust("prod", "prod", &twice).unwrap_err();
+    assert!(error.contains("this key stands here already"), "{error}");
+}
+
 #[test]
 fn a_host_file_at_its_default_place_belongs_to_root() {
     let path = repository("Cargo.toml");
