@@ -11,10 +11,12 @@ mod sources;
 mod unaudited;
 mod who_has;
 
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::audit::verify::{Anchors, Means, Report, Seals, Start, State, verify};
+use crate::audit::verify::{Anchors, Finding, Means, Report, Seals, Start, State, verify};
 use crate::cli;
 use crate::error::Error;
 use crate::inject::ParentEnv;
@@ -108,6 +110,18 @@ pub fn audit(options: &cli::AuditCommand, parent: &ParentEnv) -> Result<(), Erro
     }
 }
 
+/// A file that was given by mistake. Bytes in the place of a log that others speak of, a head, seeds or checkpoints, are a finding.
+fn wrong_file(options: &cli::Verify, report: &Report) -> Option<NotALog> {
+    let is_spoken_of = report.head_compared || !options.seed.is_empty() || !options.checkpoint.is_empty();
+    let is_wrong = report.records == 0 && !is_spoken_of && report.state() == State::Tampered;
+    let no_log = |path: &Path| report.no_logs.iter().any(|(of, _)| of == path);
+    let is_known = report.findings_total == report.findings.len() as u64;
+    let is_else = |finding: &Finding| finding.kind.is_tampering() && !no_log(&finding.path);
+    let is_sound = is_known && !report.findings.iter().any(is_else) && (report.records > 0 || !is_spoken_of);
+    let errors = report.no_logs.iter().map(|(path, lines)| NotALog::new(path, *lines));
+    errors.into_iter().find(|error| is_wrong || (is_sound && error.is_compressed()))
+}
+
 fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
     let start = if options.anywhere { Start::Anywhere } else { Start::Beginning };
     let seals = match options.seed.as_slice() {
@@ -125,13 +139,8 @@ fn verify_logs(options: &cli::Verify) -> Result<(), Error> {
         progress::clear();
     }
     let report = report?;
-    // Bytes in the place of a log that others speak of are a finding; without one, it was the wrong file.
-    let is_wrong = report.records == 0 && !report.head_compared && report.state() == State::Tampered;
-    for (path, lines) in &report.no_logs {
-        let error = NotALog::new(path, *lines);
-        if is_wrong || error.is_compressed() {
-            return Err(error.into());
-        }
+    if let Some(error) = wrong_file(options, &report) {
+        return Err(error.into());
     }
     let seen = Verification::from(&report);
     if options.json {

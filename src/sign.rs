@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -14,7 +15,7 @@ use crate::checked_file::{self, Use, plain_io};
 use crate::error::{Cause, Class, Error};
 use crate::inject::ParentEnv;
 use crate::name::{EnvironmentName, StoreName, show};
-use crate::policy::file::{HOST_FILE, LARGEST, load_host, load_trusted};
+use crate::policy::file::{HOST_FILE, LARGEST, digest_of, load_host, load_trusted};
 use crate::policy::locate::check_match;
 use crate::policy::model::{Policy, TrustedKey};
 use crate::policy::sealed_trust::SealedDemand;
@@ -38,10 +39,15 @@ pub fn sign(path: &Path, key: &Path, sealed_files: bool, parent: &ParentEnv) -> 
     refuse_recipients_files(&setting.policy)?;
     let mut auditor = setting.open_auditor(&caller::of_this_process(false), None)?;
     let keygen = SshKeygen::new(key, parent);
-    for file in &setting.policy.files {
-        let bytes = checked_file::read(file, Use::Public, LARGEST).map_err(SignError::File)?;
+    // What is signed is what was parsed: somebody may write there while ssh-keygen waits for a passphrase.
+    let read = |file: &PathBuf| checked_file::read(file, Use::Public, LARGEST).map(|bytes| (file.clone(), bytes));
+    let files = setting.policy.files.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(SignError::File)?;
+    if digest_of(files.iter().map(|(_, bytes)| bytes.as_slice())) != setting.policy.digest {
+        return Err(SignError::Changed(path.to_owned()).into());
+    }
+    for (file, bytes) in &files {
         begin(&mut auditor, file, "", key)?;
-        let signed = keygen.sign(&bytes, NAMESPACE).map_err(SignError::Keygen).and_then(|(signature, signer)| {
+        let signed = keygen.sign(bytes, NAMESPACE).map_err(SignError::Keygen).and_then(|(signature, signer)| {
             replace(&signature_of(file), signature.as_bytes())?;
             Ok(signer)
         });
@@ -159,6 +165,8 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), SignError> {
     let temporary = PathBuf::from(temporary);
     let write = || {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        // It is public, whatever the umask says: the agent's user has to read it.
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)
@@ -173,6 +181,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), SignError> {
 /// Why nothing was signed or verified.
 #[derive(Debug)]
 enum SignError {
+    Changed(PathBuf),
     File(checked_file::FileError),
     Keygen(KeygenError),
     NoTrust(PathBuf),
@@ -183,6 +192,7 @@ enum SignError {
 impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Changed(path) => write!(f, "`{}`, or what it extends, was changed while it was read", show(path)),
             Self::File(error) => error.fmt(f),
             Self::Keygen(error) => error.fmt(f),
             Self::NoTrust(host) => write!(f, "`{}` has no [trust], so this host demands no signature", show(host)),
@@ -195,7 +205,7 @@ impl fmt::Display for SignError {
 impl Cause for SignError {
     fn class(&self) -> Class {
         match self {
-            Self::File(_) | Self::NoTrust(_) | Self::Recipients(..) => Class::Policy,
+            Self::Changed(_) | Self::File(_) | Self::NoTrust(_) | Self::Recipients(..) => Class::Policy,
             Self::Keygen(error) => error.class(),
             Self::Write(..) => Class::Internal,
         }
@@ -203,6 +213,7 @@ impl Cause for SignError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Changed(path) => Some(format!("vouchsafe policy lint {}   # and sign it again", show(path))),
             Self::File(error) => error.hint(),
             Self::Keygen(error) => error.hint(),
             Self::NoTrust(_) => Some("name the host file that has it: --host FILE".into()),

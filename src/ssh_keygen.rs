@@ -16,14 +16,22 @@ use crate::name::show;
 use crate::policy::trust::{is_accepted, is_attended, parse_key};
 use crate::sys;
 
-/// What it gets of our environment, beside names that begin with `SSH_` or `LC_`: to find itself, its agent and whom to ask.
-const PASSED: [&str; 13] = [
+/// What it gets of our environment, beside names that begin with `LC_`: to find itself, its agent and whom to ask. Not all that
+/// begin with `SSH_`: a key or a passphrase stands there too, in many a pipeline.
+const PASSED: [&str; 20] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
     "HOME",
     "LANG",
     "LOGNAME",
     "PATH",
+    "SSH_AGENT_PID",
+    "SSH_ASKPASS",
+    "SSH_ASKPASS_REQUIRE",
+    "SSH_AUTH_SOCK",
+    "SSH_PKCS11_HELPER",
+    "SSH_SK_HELPER",
+    "SSH_SK_PROVIDER",
     "TERM",
     "TMPDIR",
     "USER",
@@ -63,7 +71,7 @@ impl SshKeygen {
     pub fn new(key: &Path, parent: &ParentEnv) -> Self {
         let is_passed = |name: &OsStr| {
             let name = name.to_string_lossy();
-            name.starts_with("SSH_") || name.starts_with("LC_") || PASSED.contains(&&*name)
+            name.starts_with("LC_") || PASSED.contains(&&*name)
         };
         let environment = parent.iter().filter(|(name, _)| is_passed(name)).cloned().collect();
         Self { key: key.to_owned(), environment }

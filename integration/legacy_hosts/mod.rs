@@ -208,7 +208,9 @@ impl Host {
         }
         let line = ["/usr/local/bin/vouchsafe", "run", "--no-agent", "--env", "prod", "--service", "api", "--", "true"];
         let direct = self.run_as(user, &line);
-        assert_eq!(direct.status.code(), Some(120), "{}", text_of(&direct));
+        // Refused; and where it would be written down, only the agent may write.
+        assert_eq!(direct.status.code(), Some(123), "{}", text_of(&direct));
+        assert!(text_of(&direct).contains("demands that its secrets come through the agent"), "{}", text_of(&direct));
     }
 
     /// Starts the agent by its sysvinit script, for tests that are about something else.

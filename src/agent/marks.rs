@@ -146,7 +146,12 @@ impl Marks {
                     }
                     _ => error.hint().unwrap_or_else(|| rm(path)),
                 };
-                return Err(failed(Class::Policy, format!("the marks of serials cannot be used: {error}"), hint));
+                // What the disk, or the kernel, refuses may be over soon: the agent is started again.
+                let class = match error.kind {
+                    FileErrorKind::Io(_) => Class::Internal,
+                    _ => Class::Policy,
+                };
+                return Err(failed(class, format!("the marks of serials cannot be used: {error}"), hint));
             }
         };
         let damaged = || {

@@ -21,6 +21,9 @@ use super::head::{Identity, folder_of};
 /// What lies beside a log, and is none.
 const BESIDE: [&[u8]; 5] = [b".checkpoint", b".head", b".key", b".seal", b".seed-"];
 
+/// What is packed has no line that could be read.
+const PACKED: [&[u8]; 4] = [b".bz2", b".gz", b".xz", b".zst"];
+
 /// Entries of a folder that are looked at.
 const ENTRIES: usize = 10_000;
 
@@ -49,7 +52,7 @@ pub(super) fn last_moved(log: &Path, moved: Option<Identity>, head: Chain) -> Re
     for ((is_moved, ..), path) in files.iter().take(FILES) {
         let end = match end_of(path) {
             Ok(end) => end,
-            Err(error) if *is_moved && error.kind() != io::ErrorKind::NotFound => return Err(failed(path, error)),
+            Err(error) if *is_moved && !is_out_of_reach(&error) => return Err(failed(path, error)),
             // Another's, or none of ours.
             Err(_) => None,
         };
@@ -60,12 +63,21 @@ pub(super) fn last_moved(log: &Path, moved: Option<Identity>, head: Chain) -> Re
     Ok(last.map(|(_, end)| end))
 }
 
+/// Gone meanwhile, or nobody's to read: as if it had been moved elsewhere.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+}
+
 /// A file that may be a log of the same chain: its path, and what sorts the likelier ones last.
 fn candidate(entry: &DirEntry, log: &Path, moved: Option<Identity>) -> Option<((bool, i64, i64), PathBuf)> {
     let (name, own) = (entry.file_name(), log.file_name()?);
     let is_moved = moved.is_some_and(|moved| moved.inode == entry.ino());
     let end = name.as_bytes().strip_prefix(own.as_bytes());
-    let is_named = end.is_some_and(|end| !end.is_empty() && !BESIDE.iter().any(|beside| end.starts_with(beside)));
+    let is_log = |end: &[u8]| {
+        let is_beside = BESIDE.iter().any(|beside| end.starts_with(beside));
+        !end.is_empty() && !is_beside && !PACKED.iter().any(|packed| end.ends_with(packed))
+    };
+    let is_named = end.is_some_and(is_log);
     if name == own || !(is_moved || is_named) {
         return None;
     }

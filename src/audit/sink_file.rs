@@ -19,7 +19,7 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::chain::{Chain, Stored, StreamId};
+use super::chain::{Break, Chain, Stored, StreamId};
 use super::checkpoint::Anchoring;
 use super::checkpoint::courier::Courier;
 use super::checkpoint::key::{Signer, VerifierKey};
@@ -137,8 +137,13 @@ impl FileSink {
     pub(super) fn send_now(&mut self, author: &Author<'_>) -> Result<Vec<String>, AuditError> {
         self.head.lock()?;
         let made = self.place(false).and_then(|place| {
+            // What the next record would say of the log comes first: numbers that are left out are no record's.
+            let chain = match place.broken {
+                Some(_) => self.append(author, &[])?,
+                None => place.chain,
+            };
             self.sync_log()?;
-            let notes = self.anchorings.iter_mut().map(|anchoring| anchoring.make(place.chain).map(Some));
+            let notes = self.anchorings.iter_mut().map(|anchoring| anchoring.make(chain).map(Some));
             notes.collect::<Result<Vec<_>, _>>()
         });
         self.head.unlock();
@@ -185,7 +190,12 @@ impl FileSink {
         let made = self.place(false).and_then(|place| {
             self.sync_log()?;
             let key = Signer::of_log(&self.path)?.verifier();
-            Ok((Schedule::of_log(&self.path).sign(place.chain, SystemTime::now())?, key))
+            // Where numbers are going to be left out, the last record is still the one that the head names.
+            let chain = match (place.broken, self.head.read()?.1) {
+                (Some(Break::LogGone), Some(head)) => head.chain,
+                _ => place.chain,
+            };
+            Ok((Schedule::of_log(&self.path).sign(chain, SystemTime::now())?, key))
         });
         self.head.unlock();
         made

@@ -53,7 +53,7 @@ impl FileSink {
         let is_new = created || head.is_none_or(|head| head.log != log || head.bytes == 0);
         let mut moved = End::default();
         let (stored, gone) = match is_new && end.chain.is_none() {
-            true => self.catch_up(stored, head.as_ref(), &mut moved)?,
+            true => self.catch_up(stored, head.as_ref(), &kept, &mut moved)?,
             false => (stored, None),
         };
         let (chain, broken) = resume(stored, end.chain, is_new);
@@ -73,6 +73,7 @@ impl FileSink {
         &self,
         stored: Stored,
         head: Option<&Head>,
+        kept: &Kept,
         moved: &mut End,
     ) -> Result<(Stored, Option<Break>), AuditError> {
         let Stored::Chain(chain) = stored else { return Ok((stored, None)) };
@@ -88,8 +89,11 @@ impl FileSink {
             (Some(then), Some(now)) => then == now,
             (Some(_) | None, None) | (None, Some(_)) => true,
         });
+        // An epoch that was begun for the next record, of which there is none yet: the numbers were left out then.
+        let is_begun = matches!(kept, Kept::State(_, state) if state.is_fresh() && state.chain == chain);
         Ok(match since_start {
             true => (stored, None),
+            false if is_begun => (stored, Some(Break::LogGone)),
             false => (Stored::Chain(chain.leave_out()), Some(Break::LogGone)),
         })
     }

@@ -69,8 +69,14 @@ fn an_epoch_that_was_ended_is_no_finding_for_whoever_has_both_seeds() {
     assert_eq!((report.state(), report.records, report.sealed), (State::Intact, 11, 11), "{:?}", report.findings);
     let ends = &lines(&logs[0])[4];
     assert!(ends.contains("\"event\":\"audit.sealing_ended\"") && ends.contains(&begun.epoch), "{ends}");
-    // Whoever lacks one is told.
+    // Whoever lacks one is told, also where the record that begins it was lost.
     auditing.seeds.truncate(1);
+    let whole = read(&logs[0]);
+    put(&logs[0], &of_lines(&[&lines(&logs[0])[..5], &lines(&logs[0])[6..]].concat()));
+    let (id, lost) = (begun.epoch.clone(), auditing.report(&logs[..1]));
+    let found: Vec<_> = lost.findings.iter().map(|finding| finding.kind.clone()).collect();
+    assert_eq!(found, [FindingKind::Gap { from: 6, to: 6 }, FindingKind::UnknownEpoch { seq: 7, id }]);
+    put(&logs[0], &whole);
     let report = auditing.report(&logs[..1]);
     let found: Vec<_> = report.findings.iter().map(|finding| finding.kind.clone()).collect();
     assert_eq!(found, [FindingKind::UnknownEpoch { seq: 6, id: begun.epoch }]);

@@ -4,6 +4,9 @@
 /// Objects and arrays in each other; ours are three deep.
 const DEEPEST: usize = 32;
 
+/// Members of one object; ours have fewer than forty.
+const MEMBERS: usize = 256;
+
 /// Whether the line, which is JSON, is of plain bytes without white space, with the escapes that a writer uses, and with no two
 /// members of one name in one object.
 pub(super) fn is_laid_out(line: &[u8]) -> bool {
@@ -18,7 +21,8 @@ pub(super) fn is_laid_out(line: &[u8]) -> bool {
                 at += length + 1;
                 if line.get(at + 1) == Some(&b':') {
                     let start = opened.last().copied().unwrap_or_default();
-                    if is_escaped || names.iter().skip(start).any(|name| *name == text) {
+                    let is_full = names.len() - start >= MEMBERS;
+                    if is_escaped || is_full || names.iter().skip(start).any(|name| *name == text) {
                         return false;
                     }
                     names.push(text);
@@ -76,6 +80,18 @@ fn unit(text: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The names of one object are compared with each other.
+    #[test]
+    fn an_object_of_very_many_members_is_none_of_ours() {
+        let of = |count: usize| {
+            let members: Vec<String> = (0..count).map(|number| format!("\"a{number}\":1")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(is_laid_out(of(MEMBERS).as_bytes()));
+        assert!(!is_laid_out(of(MEMBERS + 1).as_bytes()));
+        assert!(is_laid_out(format!("[{}]", [of(2), of(3)].join(",")).as_bytes()));
+    }
 
     #[test]
     fn what_a_writer_writes_is_laid_out_and_nothing_else_is() {

@@ -56,6 +56,8 @@ struct Standing {
     first: Option<u64>,
     /// The record with which the last epoch began whose seed is not there.
     unknown: Option<u64>,
+    /// Where an epoch that was not the named one was told of.
+    overruled: Option<u64>,
     /// A sealed record before the first seed was told of.
     is_short: bool,
 }
@@ -115,6 +117,26 @@ impl Seals {
         self.expected.iter().any(ends)
     }
 
+    /// The epoch that an ended one has named, which comes before this record and has no seed here.
+    fn unknown_after(&self, stream: StreamId, first: u64, seq: u64) -> Option<String> {
+        let is_known = |id: &str| self.epochs.iter().any(|epoch| epoch.stream == stream && epoch.id.hex() == id);
+        let ended = |(of, last, next): &&(StreamId, u64, String)| {
+            *of == stream && (first..seq).contains(last) && !is_known(next)
+        };
+        self.expected.iter().find(ended).map(|(_, _, next)| next.clone())
+    }
+
+    /// Whether what has sealed a record is another epoch than the one before has named. Told once.
+    fn is_another(&mut self, stream: StreamId, first: u64) -> bool {
+        let by = self.epochs.iter().find(|epoch| epoch.stream == stream && epoch.first == first && !epoch.is_out);
+        let Some(by) = by.map(|epoch| epoch.id.hex()) else { return false };
+        let is_named_else = |(of, last, next): &(StreamId, u64, String)| {
+            *of == stream && last.checked_add(1) == Some(first) && *next != by
+        };
+        let is_another = self.expected.iter().any(is_named_else);
+        is_another && self.chains.entry(stream).or_default().overruled.replace(first) != Some(first)
+    }
+
     /// Looks at one record, in the order of their numbers. `begun` is the epoch that the record says begins.
     pub(super) fn check(&mut self, line: &[u8], tail: &Tail, begun: Option<&str>) -> Seen {
         let (stream, seq) = (tail.chain.stream, tail.chain.seq);
@@ -134,6 +156,13 @@ impl Seals {
         if chain.unknown.is_some_and(|at| at >= first) {
             return Seen::default();
         }
+        // That epoch was ended, and the next one is nobody's here: also where the record that begins it was lost.
+        if tail.seal.is_some()
+            && let Some(id) = self.unknown_after(stream, first, seq)
+        {
+            self.chains.entry(stream).or_default().unknown = Some(seq);
+            return unproven(vec![FindingKind::UnknownEpoch { seq, id }]);
+        }
         let mut findings = Vec::new();
         findings.extend(self.enter(stream, first));
         let Some(is_proven) = self.is_proven(line, tail, first) else {
@@ -141,6 +170,9 @@ impl Seals {
             return unproven(findings);
         };
         if is_proven {
+            if self.is_another(stream, first) && findings.is_empty() {
+                findings.push(FindingKind::NewEpoch { seq });
+            }
             return Seen { is_proven, findings };
         }
         let unknown = begun.filter(|id| is_epoch(id) && self.epochs.iter().all(|epoch| epoch.id.hex() != *id));

@@ -182,6 +182,19 @@ pub fn load_to_compare(path: &Path, options: &LoadOptions) -> Result<Policy, Pol
 }
 
 /// Reads the chain of files that begins at `path`, by `read`, and checks it as a whole. What `admit` refuses is not parsed.
+/// [`Policy::digest`] of files with these bytes, in the order of the chain.
+#[must_use]
+pub fn digest_of<'b>(files: impl IntoIterator<Item = &'b [u8]>) -> String {
+    let mut hash = Hash::new(&SHA256);
+    files.into_iter().for_each(|bytes| add_to(&mut hash, bytes));
+    hex(hash.finish().as_ref())
+}
+
+fn add_to(hash: &mut Hash, bytes: &[u8]) {
+    hash.update(&(bytes.len() as u64).to_be_bytes());
+    hash.update(bytes);
+}
+
 fn assemble<'t>(
     path: &Path,
     options: &LoadOptions,
@@ -198,8 +211,7 @@ fn assemble<'t>(
     while let Some(path) = next.take() {
         let bytes = read(&path).map_err(|error| with_referrer(error, &files, &sources))?;
         admitted.push(admit(&path, &bytes).map_err(|error| PolicyError::of_trust(&error, first))?);
-        hash.update(&(bytes.len() as u64).to_be_bytes());
-        hash.update(&bytes);
+        add_to(&mut hash, &bytes);
         let text =
             String::from_utf8(bytes).map_err(|_| FileError { path: path.clone(), kind: FileErrorKind::NotText })?;
         findings.file = sources.len();

@@ -71,9 +71,11 @@ impl Countersign {
     }
 
     fn put(&self, signatures: &Signatures) -> Result<(), Kind> {
-        let like = self.old.as_ref().or(self.like.as_ref());
-        // A signature is public.
-        let mode = self.old.as_ref().map_or(0o644, |old| old.st_mode & 0o777);
+        // Whoever owns the file may write it again, whoever has signed it before.
+        let like = self.like.as_ref().or(self.old.as_ref());
+        // A signature is public. Whoever may read the file needs it, also where ssh-keygen has made it for its user alone.
+        let readers = self.like.as_ref().map_or(0, |like| like.st_mode & 0o444);
+        let mode = self.old.as_ref().map_or(0o644, |old| (old.st_mode & 0o777 | readers) & !0o022);
         let finish = |file: &File| {
             rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(Kind::io("keep the mode of its signature"))
         };
