@@ -161,3 +161,18 @@ impl Cause for SignError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GitLab's usual name for a deploy key among them.
+    #[test]
+    fn what_may_be_a_credential_is_not_passed_on() {
+        let names = ["SSH_AUTH_SOCK", "SSH_PRIVATE_KEY", "SSH_PASSPHRASE", "VOUCHSAFE_SIGN_KEY", "AWS_PROFILE", "PATH"];
+        let parent = ParentEnv::new(names.iter().map(|name| (name.into(), "x".into())).collect());
+        let mut passed: Vec<_> = SshKeygen::new(Path::new("key"), &parent).environment;
+        passed.sort();
+        assert_eq!(passed, ["PATH", "SSH_AUTH_SOCK"].map(|name| (name.into(), "x".into())));
+    }
+}

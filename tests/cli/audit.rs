@@ -262,7 +262,7 @@ fn what_was_mistaken_for_a_log_is_not_called_damaged() {
     assert!(said.contains("`notes` is no audit log: none of its 2 lines is a record"), "{said}");
     // In the place of a log that others speak of, it is what somebody made of it.
     verify(&["notes", "audit.jsonl"], 11);
-    let note = scene.vouchsafe(&["audit", "checkpoint", "audit.jsonl"]).expect_status(0).stdout.clone();
+    let note = scene.vouchsafe(&["audit", "checkpoint", "audit.jsonl"]).expect_status(0).stdout;
     let key =
         scene.vouchsafe(&["audit", "checkpoint", "--key", "audit.jsonl"]).expect_status(0).out().trim().to_owned();
     scene.write("note", &note);
