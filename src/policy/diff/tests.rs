@@ -1,3 +1,5 @@
+//! What takes in what, held against the evaluation itself.
+
 use super::audience::Who;
 use super::*;
 use crate::policy::eval::{Caller, CommandFacts, Request, Verdict, evaluate};
