@@ -189,21 +189,10 @@ fn aws_access(store: &str, old: &AwsAccess, new: &AwsAccess, found: &mut Found) 
     found.setting(&of("profile"), (profile, &new.profile), quoted_or_none, always);
     found.setting(&of("role_arn"), (role_arn, &new.role_arn), quoted_or_none, always);
     found.setting(&of("account"), (account, &new.account), quoted_or_none, unpinned);
-    let word = |source: &Option<CredentialSource>| source.map_or_else(unset, |source| quoted(credential_word(source)));
+    let word = |source: &Option<CredentialSource>| source.map_or_else(unset, |source| quoted(source.word()));
     found.setting(&of("credential_source"), (credential_source, &new.credential_source), word, unpinned);
     let number = |limit: &Option<usize>| limit.map_or_else(unset, |limit| limit.to_string());
     found.setting(&of("in_flight"), (in_flight, &new.in_flight), number, never);
-}
-
-pub(super) fn credential_word(source: CredentialSource) -> &'static str {
-    match source {
-        CredentialSource::Container => "container",
-        CredentialSource::Environment => "environment",
-        CredentialSource::Imds => "imds",
-        CredentialSource::Profile => "profile",
-        CredentialSource::Sso => "sso",
-        CredentialSource::WebIdentity => "web-identity",
-    }
 }
 
 /// A variable that is no identity any more is left to the child.

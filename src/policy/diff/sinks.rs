@@ -70,7 +70,7 @@ fn anchors(to: &[Anchor]) -> Vec<&Anchor> {
 fn anchor(anchor: &Anchor) -> String {
     let Anchor::Parameter(parameter) = anchor else { return quoted(&anchor.word()) };
     let AwsAccess { region, endpoint, profile, role_arn, account, credential_source, in_flight: _ } = &parameter.aws;
-    let source = credential_source.map(|source| super::settings::credential_word(source).to_owned());
+    let source = credential_source.map(|source| source.word().to_owned());
     let said = [
         ("region", region),
         ("endpoint", endpoint),

@@ -121,6 +121,21 @@ pub enum CredentialSource {
     WebIdentity,
 }
 
+impl CredentialSource {
+    /// As a policy writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Environment => "environment",
+            Self::Imds => "imds",
+            Self::Profile => "profile",
+            Self::Sso => "sso",
+            Self::WebIdentity => "web-identity",
+        }
+    }
+}
+
 /// Whether a text is the ARN of a KMS key: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`. That of an alias is not: it can be
 /// moved to another key.
 #[must_use]

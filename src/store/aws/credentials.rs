@@ -116,7 +116,7 @@ impl Sources {
                 };
             }
         }
-        Err(Problem::NoCredentials { tried: order.iter().map(|source| word(*source)).collect() })
+        Err(Problem::NoCredentials { tried: order.iter().map(|source| source.word()).collect() })
     }
 
     async fn profile(&self, env: Environment<'_>, source: CredentialSource) -> Result<Option<Found>, Problem> {
@@ -133,7 +133,7 @@ impl Sources {
         let credentials = match builder.build().provide_credentials().await {
             Ok(credentials) => credentials,
             Err(error) => {
-                let problem = Problem::of_provider(&error, word(source));
+                let problem = Problem::of_provider(&error, source.word());
                 return match problem {
                     None if !was_named => Ok(None),
                     None => Err(self.failed(source, self.why_no_profile(env).await)),
@@ -156,7 +156,7 @@ impl Sources {
     }
 
     fn failed(&self, source: CredentialSource, why: String) -> Problem {
-        Problem::CredentialSource { source: word(source), why }
+        Problem::CredentialSource { source: source.word(), why }
     }
 
     async fn why_no_profile(&self, env: Environment<'_>) -> String {
@@ -280,24 +280,12 @@ impl Sources {
 fn taken(answer: Result<Credentials, CredentialsError>, source: CredentialSource) -> Result<Option<Found>, Problem> {
     match answer {
         Ok(credentials) => Ok(Some(Found { credentials, are_static_keys: false })),
-        Err(error) => Problem::of_provider(&error, word(source)).map_or(Ok(None), Err),
-    }
-}
-
-/// As the policy writes it.
-fn word(source: CredentialSource) -> &'static str {
-    match source {
-        CredentialSource::Container => "container",
-        CredentialSource::Environment => "environment",
-        CredentialSource::Imds => "imds",
-        CredentialSource::Profile => "profile",
-        CredentialSource::Sso => "sso",
-        CredentialSource::WebIdentity => "web-identity",
+        Err(error) => Problem::of_provider(&error, source.word()).map_or(Ok(None), Err),
     }
 }
 
 fn environment(env: Environment<'_>) -> Result<Option<Found>, Problem> {
-    let source = word(CredentialSource::Environment);
+    let source = CredentialSource::Environment.word();
     let text = |name: &str| match env(name).map(OsString::into_string) {
         None => Ok(None),
         Some(Ok(value)) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
@@ -331,10 +319,10 @@ fn of_role(problem: Problem, source: CredentialSource, role: &str) -> Problem {
     match problem {
         Problem::Denied => {
             let why = format!("may not assume `{}`: its trust policy does not allow it", escape(role));
-            Problem::CredentialSource { source: word(source), why }
+            Problem::CredentialSource { source: source.word(), why }
         }
         Problem::Credentials | Problem::Expired => {
-            Problem::CredentialSource { source: word(source), why: "has a token that STS does not take".into() }
+            Problem::CredentialSource { source: source.word(), why: "has a token that STS does not take".into() }
         }
         problem => problem,
     }
